@@ -1,0 +1,73 @@
+"""Where the tensors live: CUDA when there, CPU otherwise; and what to do when memory runs out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from medpipe.errors import MedpipeError
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Returns the torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        MedpipeError: DEVICE_UNAVAILABLE where CUDA is asked for and not there.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise MedpipeError("DEVICE_UNAVAILABLE", device=name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise MedpipeError("DEVICE_UNAVAILABLE", device=name) from error
+
+
+def run_halving(
+    items: Sequence[Item],
+    compute: Callable[[Sequence[Item]], list[Result]],
+    on_failure: Callable[[Item], Result],
+) -> list[Result]:
+    """Runs ``compute`` on ``items``; where memory runs out, halves the batch and tries again.
+
+    A single item that does not fit alone gets ``on_failure(item)``. Results keep the order of ``items``.
+    """
+    import torch
+
+    try:
+        return compute(items)
+    except (torch.OutOfMemoryError, MemoryError):
+        # Leave the except block before trying again: the traceback holds the failed batch's tensors.
+        log.warning("out of memory on a batch of %d items, trying halves", len(items))
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(items) == 1:
+        return [on_failure(items[0])]
+    middle = len(items) // 2
+    return run_halving(items[:middle], compute, on_failure) + run_halving(items[middle:], compute, on_failure)
+
+
+def peak_memory_mb() -> float:
+    """Returns the peak resident memory of this process in MiB (Linux and macOS)."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
+
+
+def cpu_count() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

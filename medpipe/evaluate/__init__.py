@@ -1,0 +1,1 @@
+"""Span, relation, summary and assertion metrics; the benchmark of speed."""

@@ -1,0 +1,38 @@
+"""Ids are hashes of what a row means, so that the same input gives the same ids on any machine.
+
+An id is the first 128 bits of BLAKE2b (RFC 7693) over its parts, each with its length before it, so
+that no two lists of parts can run together; written as 32 hexadecimal digits.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+ID_LENGTH = 32  # hexadecimal digits
+
+
+def make_id(kind: str, *parts: str | int | None) -> str:
+    """Returns the id of a row of ``kind`` ("document", "entity", …) made of ``parts``.
+
+    ``None`` differs from the empty string; an integer equals its decimal form.
+    """
+    digest = blake2b(kind.encode(), digest_size=16)
+    for part in parts:
+        raw = b"\xff" if part is None else str(part).encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def hash_text(text: str) -> str:
+    """Returns the hash of a note's text (``documents.text_hash``)."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def hash_file(path: str) -> str:
+    """Returns the hash of a file's bytes, read in pieces of 1 MiB."""
+    digest = blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Corpora, the training loop, and one trainer a model."""

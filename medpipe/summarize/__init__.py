@@ -1,0 +1,1 @@
+"""Stage 4: documents, entities and relations become summaries."""

@@ -1,0 +1,1 @@
+"""Text with its offsets kept: tokens, sentences, sections, features, batches."""
