@@ -30,42 +30,87 @@ class Code:
 CODES: dict[str, Code] = {
     # --- one record, one row in quarantine -------------------------------------------------
     "JSON_INVALID": Code("The JSON does not parse at {where}.", "Export the record again or mend the syntax."),
-    "JSON_TOO_DEEP": Code("The JSON is nested deeper than {limit} levels.", "Check the export; no clinical record nests so deep."),
+    "JSON_TOO_DEEP": Code(
+        "The JSON is nested deeper than {limit} levels.", "Check the export; no clinical record nests so deep."
+    ),
     "RECORD_NOT_OBJECT": Code("The record is a {kind}, not a JSON object.", "Give one JSON object a record."),
-    "TEXT_MISSING": Code("The record has no text where the format puts it.", "Check the export's mapping of the note text."),
+    "TEXT_MISSING": Code(
+        "The record has no text where the format puts it.", "Check the export's mapping of the note text."
+    ),
     "TEXT_EMPTY": Code("The note is empty or only white space.", "Nothing to do if the note is meant to be empty."),
-    "TEXT_TOO_LARGE": Code("The note has {size} characters, more than the limit of {limit}.", "Split the note or raise max_note_chars."),
+    "TEXT_TOO_LARGE": Code(
+        "The note has {size} characters, more than the limit of {limit}.", "Split the note or raise max_note_chars."
+    ),
     "TEXT_UNDECODABLE": Code("The bytes are not text in any encoding that medpipe knows.", "Export as UTF-8."),
     "TEXT_BINARY": Code("The content is binary ({kind}), not text.", "Export the text layer, or run OCR first."),
-    "BASE64_INVALID": Code("The attachment is not valid base64.", "The export cut or changed the data; export the record again."),
+    "BASE64_INVALID": Code(
+        "The attachment is not valid base64.", "The export cut or changed the data; export the record again."
+    ),
     "ATTACHMENT_UNRESOLVED": Code(
-        "The attachment is a reference that this input does not hold.", "Export the attachments with their data; nothing is fetched."
+        "The attachment is a reference that this input does not hold.",
+        "Export the attachments with their data; nothing is fetched.",
     ),
     "MEDIA_UNSUPPORTED": Code("The attachment's media type {kind} cannot be read yet.", "Convert it to plain text."),
-    "FORMAT_UNKNOWN": Code("No reader recognises this file.", "Name the format with --format, or remove the file from the input."),
+    "FORMAT_UNKNOWN": Code(
+        "No reader recognises this file.", "Name the format with --format, or remove the file from the input."
+    ),
     "RECORD_INVALID": Code("The record does not have the shape its format asks for: {where}.", "Mend the export."),
-    "STAGE_FAILED": Code("The stage {stage} could not process the document ({kind}).", "Report it with this code; the other notes are not affected."),
-    "OUT_OF_MEMORY": Code("The document does not fit in memory even alone.", "Use a machine with more memory or split the note."),
+    "STAGE_FAILED": Code(
+        "The stage {stage} could not process the document ({kind}).",
+        "Report it with this code; the other notes are not affected.",
+    ),
+    "OUT_OF_MEMORY": Code(
+        "The document does not fit in memory even alone.", "Use a machine with more memory or split the note."
+    ),
     # --- the whole run ----------------------------------------------------------------------
     "INPUT_NOT_FOUND": Code("No such file, folder or pattern: {path}.", "Check the path."),
     "INPUT_EMPTY": Code("There is nothing to read in {path}.", "Check the path, or name the format with --format."),
     "INPUT_UNREADABLE": Code("{path} cannot be read: {reason}.", "Check the permissions."),
     "SETTING_INVALID": Code("The setting {name} is not valid: {reason}.", "See README, Settings.", EXIT_USAGE),
     "DATE_INVALID": Code("{value} is not a date of the form YYYY-MM-DD.", "Give --date as YYYY-MM-DD.", EXIT_USAGE),
-    "CONFIG_NOT_FOUND": Code("There is no training config {name}.", "`medpipe train --help` lists them; a TOML file works too.", EXIT_USAGE),
-    "CONFIG_INVALID": Code("The config {name} is not valid: {reason}.", "Compare with the configs in medpipe/learn/configs.", EXIT_USAGE),
-    "CORPUS_NOT_FOUND": Code("There is no corpus at {path}.", "Give --corpora the folder that holds the corpora of the config.", EXIT_INPUT),
-    "CORPUS_INVALID": Code("Line {line} of {path} is not in the corpus format: {reason}.", "See README, Train.", EXIT_INPUT),
-    "MODEL_NOT_FOUND": Code("There is no model at {path}.", "Check the name, or train one with `medpipe train`.", EXIT_USAGE),
-    "MODEL_INVALID": Code("The model at {path} cannot be loaded: {reason}.", "Train it again, or install medpipe again.", EXIT_ENVIRONMENT),
+    "CONFIG_NOT_FOUND": Code(
+        "There is no training config {name}.", "`medpipe train --help` lists them; a TOML file works too.", EXIT_USAGE
+    ),
+    "CONFIG_INVALID": Code(
+        "The config {name} is not valid: {reason}.", "Compare with the configs in medpipe/learn/configs.", EXIT_USAGE
+    ),
+    "CORPUS_NOT_FOUND": Code(
+        "There is no corpus at {path}.", "Give --corpora the folder that holds the corpora of the config.", EXIT_INPUT
+    ),
+    "CORPUS_INVALID": Code(
+        "Line {line} of {path} is not in the corpus format: {reason}.", "See README, Train.", EXIT_INPUT
+    ),
+    "MODEL_NOT_FOUND": Code(
+        "There is no model at {path}.", "Check the name, or train one with `medpipe train`.", EXIT_USAGE
+    ),
+    "MODEL_INVALID": Code(
+        "The model at {path} cannot be loaded: {reason}.", "Train it again, or install medpipe again.", EXIT_ENVIRONMENT
+    ),
     "CONTRACT_UNKNOWN": Code("There is no contract {name}.", "`medpipe schema list` lists them.", EXIT_USAGE),
-    "CONTRACT_BROKEN": Code("{table} breaks its contract: {reason}.", "Nothing was published; see the check's report.", EXIT_CONTRACT),
+    "CONTRACT_BROKEN": Code(
+        "{table} breaks its contract: {reason}.", "Nothing was published; see the check's report.", EXIT_CONTRACT
+    ),
+    "MODEL_CHANGED": Code(
+        "The model of {stage} changed after this night was planned.",
+        "Run again: a new plan is made with the new model.",
+        EXIT_ENVIRONMENT,
+    ),
     "WAREHOUSE_INVALID": Code("{path} is not a medpipe warehouse: {reason}.", "Check the path.", EXIT_INPUT),
-    "PARTITION_BUSY": Code("Another run is publishing the partition {partition}.", "Wait for it to end and run again.", EXIT_ENVIRONMENT),
-    "DISK_FULL": Code("There is no space left for {path}.", "Free some space and run again; the tables are untouched.", EXIT_ENVIRONMENT),
+    "PARTITION_BUSY": Code(
+        "Another run is publishing the partition {partition}.", "Wait for it to end and run again.", EXIT_ENVIRONMENT
+    ),
+    "DISK_FULL": Code(
+        "There is no space left for {path}.",
+        "Free some space and run again; the tables are untouched.",
+        EXIT_ENVIRONMENT,
+    ),
     "PERMISSION_DENIED": Code("{path} cannot be written.", "Check the permissions.", EXIT_ENVIRONMENT),
     "DEVICE_UNAVAILABLE": Code("The device {device} is not available.", "Use --device auto or cpu.", EXIT_ENVIRONMENT),
-    "EXTRA_MISSING": Code("This needs the package {package}, which is not installed.", "Install it with pip install 'medpipe[{extra}]'.", EXIT_ENVIRONMENT),
+    "EXTRA_MISSING": Code(
+        "This needs the package {package}, which is not installed.",
+        "Install it with pip install 'medpipe[{extra}]'.",
+        EXIT_ENVIRONMENT,
+    ),
 }
 
 

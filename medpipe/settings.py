@@ -36,8 +36,12 @@ class Settings(BaseSettings):
     chunk_chars: int = Field(4_000_000, gt=0, description="Characters of text that a stage holds at a time.")
     token_budget: int = Field(8192, gt=0, description="Padded tokens of a batch.")
 
-    landing: Path = Field(Path("landing"), description="Where the nightly DAG looks for sources.")
+    landing: str = Field(
+        "landing/{date}", description="Folder in which a night finds its sources; {date} is the partition."
+    )
+    format: str = Field("auto", description="Name of a reader, for sources that are not what they look like.")
     shards: int = Field(16, gt=0, le=1024, description="Into how many shards a night is cut at most.")
+    shard_bytes: int = Field(8 << 20, gt=0, description="A night is cut into no more shards than these bytes fill.")
     cpu_stages: tuple[Literal["ingest", "tag", "relate", "summarize"], ...] = Field(
         (), description="Stages that go to CPU workers (queue `cpu`, default pool) and not to the pool and queue `gpu`."
     )

@@ -62,7 +62,7 @@ def read_documents(path: Path) -> list[AnnotatedDocument]:
     """Returns the annotated documents of a file.
 
     Raises:
-        MedpipeError: CORPUS_NOT_FOUND; CORPUS_INVALID with the line where a field is missing or a span lies outside the text.
+        MedpipeError: CORPUS_NOT_FOUND; CORPUS_INVALID with the line, where a field is missing or a span lies outside.
     """
     documents = []
     for number, record in read_lines(path):
@@ -70,7 +70,9 @@ def read_documents(path: Path) -> list[AnnotatedDocument]:
             text = record["text"]
             entities = tuple(corpus_entity(raw, text) for raw in record.get("entities", []))
             relations = tuple(Relation(raw["type"], raw["head"], raw["tail"]) for raw in record.get("relations", []))
-            attributes = {raw["id"]: list(raw["attributes"]) for raw in record.get("entities", []) if raw.get("attributes")}
+            attributes = {
+                raw["id"]: list(raw["attributes"]) for raw in record.get("entities", []) if raw.get("attributes")
+            }
             document = AnnotatedDocument(str(record["doc_id"]), text, entities, relations, attributes)
         except (KeyError, TypeError, IndexError, ValueError) as error:
             reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else type(error).__name__

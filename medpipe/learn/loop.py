@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -174,7 +173,10 @@ class Trainer(Generic[Batch]):
                 self.progress.best_score, self.progress.best_epoch = score, self.progress.epoch
                 self.progress.looks_since_best = 0
                 self.best = {name: value.clone() for name, value in self.average.items()}
-            shown = " ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items())
+            shown = " ".join(
+                f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in figures.items()
+            )
             line += f" dev {score:.4f} (best {self.progress.best_score:.4f} at {self.progress.best_epoch}) {shown}"
         self.report(f"{line} {self.progress.seconds / 60:.1f} min")
         self.save_checkpoint()
@@ -192,7 +194,7 @@ class Trainer(Generic[Batch]):
         metadata = {"progress": json.dumps(asdict(self.progress))}
         partial = self.folder / (STATE_FILE + ".partial")
         save_file(tensors, partial, metadata=metadata)
-        os.replace(partial, self.folder / STATE_FILE)
+        partial.replace(self.folder / STATE_FILE)
 
     def load_checkpoint(self) -> None:
         """Goes back to the last checkpoint, the random numbers of dropout included."""

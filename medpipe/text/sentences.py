@@ -18,8 +18,11 @@ MAX_TOKENS = 192
 
 # Abbreviations of clinical English that end in a full stop and are mostly followed by more of the sentence.
 ABBREVIATIONS = frozenset(
-    "dr mr mrs ms prof st vs eg ie e.g i.e cf al fig figs no approx resp inc ca pt pts dept sr jr mt "
-    "jan feb mar apr jun jul aug sep sept oct nov dec ref spp sp".split()
+    [
+        *("dr", "mr", "mrs", "ms", "prof", "st", "sr", "jr", "mt", "pt", "pts", "dept", "inc"),
+        *("vs", "eg", "ie", "e.g", "i.e", "cf", "al", "fig", "figs", "no", "approx", "resp", "ca", "ref", "sp", "spp"),
+        *("jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"),
+    ]
 )
 # A place where a sentence may end: end punctuation and what closes with it, then space; or a line end.
 BOUNDARY = re.compile(r"""[.!?]+["'”’)\]]*(?=\s)\s*|\n\s*""")
@@ -36,7 +39,9 @@ def sentence_ends(text: str) -> list[int]:
             # A wrapped line goes on in lower case; a blank line always ends a sentence.
             if match.group().count("\n") == 1 and after < len(text) and text[after].islower():
                 continue
-        elif not STARTS_SENTENCE.match(text, after) or _is_abbreviation(text[max(0, match.start() - 12) : match.start() + 1]):
+        elif not STARTS_SENTENCE.match(text, after) or _is_abbreviation(
+            text[max(0, match.start() - 12) : match.start() + 1]
+        ):
             continue
         ends.append(after)
     if not ends or ends[-1] != len(text):

@@ -1,0 +1,49 @@
+# A newcomer needs two: `make run` and `make test`. Both set up what they need in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SAMPLE ?= sample_records/fhir_bundle.json
+CORPORA ?= ../shared/corpora
+EHR ?= ../shared/ehr
+FAST := not corpora and not slow and not airflow and not faults
+
+.PHONY: run test lint test-corpora test-faults test-airflow airflow bench datacontract clean help
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+run: $(VENV)/.runtime  ## set up and run the whole line on a sample
+	$(BIN)/medpipe run $(SAMPLE)
+
+test: $(VENV)/.dev  ## set up and pass the tests (no GPU, no network beyond the package index)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "$(FAST)"
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check medpipe dags tests
+	$(BIN)/mypy
+
+test-corpora: $(VENV)/.dev  ## tests that need the corpora and EHR files (CORPORA=… EHR=…)
+	MEDPIPE_CORPORA=$(CORPORA) MEDPIPE_EHR=$(EHR) $(BIN)/python -m pytest -m corpora
+
+test-faults: $(VENV)/.dev  ## kill the line at random instants and run it again (minutes)
+	$(BIN)/python -m pytest -m faults
+
+test-airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
+	$(BIN)/python -m pytest -m airflow
+
+bench: $(VENV)/.runtime  ## speed, padding, memory
+	$(BIN)/medpipe bench
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,airflow]'
+	touch $@ $(VENV)/.runtime
+
+clean:  ## remove what make made (not the tables)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .airflow

@@ -1,0 +1,488 @@
+"""The command line: thin; each command reads its options, calls one function and prints.
+
+stdout carries what was asked for (with ``--json`` one JSON object and nothing else); progress, funnel and logs go
+to stderr. Exit codes: 0 done, 2 wrong usage, 3 input cannot be read, 4 contract or quality gate failed,
+5 environment (disk, device, permission), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date as calendar_date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medpipe import __version__, errors
+from medpipe.errors import MedpipeError
+from medpipe.settings import STAGES, Settings, load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from medpipe.pipeline import Progress
+    from medpipe.report.notes import Note
+
+app = typer.Typer(
+    name="medpipe",
+    help="Turns clinical documents into tables people can rely on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback with locals would show note text
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+schema_app = typer.Typer(help="The contracts of the tables.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
+
+RUN_JSON = "medpipe.run/1"  # name and major version of the JSON that `medpipe run --json` prints
+
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DateOption = Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; today (UTC) if not given.")]
+WarehouseOption = Annotated[Path | None, typer.Option("--warehouse", help="Where the tables lie.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes, no funnel.")]
+
+
+def main() -> None:
+    """Runs the command line and ends the process with the exit code of the README."""
+    logging.basicConfig(
+        level=os.environ.get("MEDPIPE_LOG", "WARNING").upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        app(standalone_mode=False)
+        code = errors.EXIT_DONE
+    except MedpipeError as error:
+        print(f"medpipe: {error}", file=sys.stderr)
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("medpipe: interrupted; run the same command again to go on", file=sys.stderr)
+        code = errors.EXIT_INTERRUPTED
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except BrokenPipeError:  # `medpipe run … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = errors.EXIT_DONE
+    except Exception as error:
+        if not hasattr(error, "show"):  # click's usage errors can show themselves
+            raise
+        error.show()
+        code = errors.EXIT_USAGE
+    sys.exit(code)
+
+
+def version_option(asked: bool) -> None:
+    """Prints the version and stops."""
+    if asked:
+        print(f"medpipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=version_option, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Turns clinical documents into tables people can rely on."""
+
+
+# --- run and its stages ---------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for standard input.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where the tables go (default: medpipe-out).")] = None,
+    date: DateOption = None,
+    format: Annotated[str | None, typer.Option(help="Name of a reader; found by content if not given.")] = None,
+    device: DeviceOption = None,
+    show: Annotated[int, typer.Option(min=0, help="How many notes to print.")] = 10,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Reads notes, finds entities, relations and summaries, prints them and writes the tables."""
+    from medpipe import pipeline
+    from medpipe.ingest.sources import find_sources
+
+    settings = load_settings(warehouse=out, device=device, format=format)
+    partition = parse_date(date)
+    console = stderr_console()
+    with spooled_input(paths, settings) as inputs:
+        names = frozenset(source.name for source in find_sources(inputs))
+        with progress_bar(console, hidden=quiet or as_json) as progress:
+            outcome = pipeline.run(settings, partition, inputs, progress=progress)
+    if as_json:
+        print_json(outcome, settings, names)
+    elif not quiet:
+        print_notes(settings.warehouse, partition, names, show)
+    if not quiet:
+        from medpipe.report.terminal import print_funnel
+
+        print_funnel(console, outcome, str(settings.warehouse))
+
+
+@app.command()
+def ingest(
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Files, folders, patterns; default: the landing folder.")
+    ] = None,
+    warehouse: WarehouseOption = None,
+    date: DateOption = None,
+    shard: Annotated[
+        str | None, typer.Option(help="I/N: plan N shards and read shard I (from 1); all if not given.")
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="Name of a reader; found by content if not given.")] = None,
+) -> None:
+    """Plans a partition and reads its sources into the work area (stage 1)."""
+    from medpipe import pipeline
+
+    settings = load_settings(warehouse=warehouse, format=format)
+    partition = parse_date(date)
+    number, count = parse_shard(shard)
+    inputs = paths or [settings.landing.replace("{date}", partition)]
+    night = pipeline.plan(settings, partition, inputs, shards=count)
+    print_counts(run_shards("ingest", night["work"], number, settings))
+
+
+def stage_command(stage: str, help_text: str) -> None:
+    """Adds the command of one later stage: over what the stages before it left in the work area."""
+
+    @app.command(stage, help=help_text)
+    def command(
+        warehouse: WarehouseOption = None,
+        date: DateOption = None,
+        shard: Annotated[str | None, typer.Option(help="I/N: shard I of N (from 1); all if not given.")] = None,
+        device: DeviceOption = None,
+    ) -> None:
+        from medpipe import pipeline
+
+        settings = load_settings(warehouse=warehouse, device=device)
+        work = pipeline.find_work(settings, parse_date(date))
+        print_counts(run_shards(stage, work, parse_shard(shard)[0], settings))
+
+
+stage_command("tag", "Finds the entities of what was ingested (stage 2).")
+stage_command("relate", "Finds the relations of what was tagged (stage 3).")
+stage_command("summarize", "Summarizes what was tagged and related (stage 4).")
+
+
+@app.command()
+def publish(warehouse: WarehouseOption = None, date: DateOption = None) -> None:
+    """Merges what the four stages left in the work area into the tables, atomically."""
+    from medpipe import pipeline
+
+    settings = load_settings(warehouse=warehouse)
+    outcome = pipeline.publish(pipeline.find_work(settings, parse_date(date)), settings)
+    print(json.dumps({"partition": outcome["partition"], "rows": outcome["rows"]}))
+
+
+def run_shards(stage: str, work: str, number: int | None, settings: Settings) -> dict[str, float]:
+    """Runs a stage over one shard (numbered from 1) or over all, and returns the sum of its counts."""
+    from collections import Counter
+
+    from medpipe import pipeline
+
+    total: Counter[str] = Counter()
+    shards = range(len(pipeline.read_plan(work)["shards"])) if number is None else [number - 1]
+    for shard in shards:
+        total.update(pipeline.run_stage(stage, work, shard, settings))
+    return dict(total)
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="tagger, relations, summarizer or assertion.")],
+    config: Annotated[str, typer.Option(help="Name of a shipped config, or a TOML file.")],
+    corpora: Annotated[Path, typer.Option(help="Folder that holds the corpora of the config.")],
+    out: Annotated[Path, typer.Option(help="Where the model and its checkpoints go.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    device: DeviceOption = None,
+) -> None:
+    """Trains a model: killed and started again with --resume, it goes on from its last checkpoint."""
+    from importlib import import_module
+
+    from medpipe.learn.config import load_config
+
+    check_choice("model", model, ("tagger", "relations", "summarizer", "assertion"))
+    settings = load_settings(device=device)
+    trainer = import_module(f"medpipe.learn.{model}")
+    figures = trainer.train(
+        load_config(config), corpora=corpora, out=out, device=settings.device, resume=resume,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    print(json.dumps(figures, indent=1, default=str))
+
+
+@app.command()
+def evaluate(
+    model_kind: Annotated[str, typer.Argument(metavar="KIND", help="tagger, assertion, relations or summarizer.")],
+    corpus: Annotated[Path, typer.Option(help="Annotated JSON lines; see README, Train.")],
+    model: Annotated[str | None, typer.Option(help="Name of a shipped model, or a folder.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="TOML map from the corpus's labels to the model's.")] = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Scores a model on a corpus: exact spans, relations with gold and predicted entities, ROUGE."""
+    from medpipe.evaluate import run as scores
+
+    check_choice("kind", model_kind, tuple(scores.EVALUATIONS))
+    settings = load_settings(device=device)
+    figures = scores.evaluate(model_kind, corpus, model=model, labels=labels, device=settings.device)
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        from rich.console import Console
+
+        from medpipe.report.scores import print_scores
+
+        print_scores(Console(), figures)
+
+
+@app.command()
+def bench(
+    part: Annotated[str | None, typer.Argument(help="ingest, tag, relate, summarize or run; all if not given.")] = None,
+    notes: Annotated[int, typer.Option(min=1, help="How many notes to generate.")] = 200,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length of every note; a mix of 100 to 8,000 if not given.")
+    ] = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measures speed, padding and memory on generated notes, each part in a process of its own."""
+    from medpipe.evaluate import bench as benchmark
+
+    if part is not None:
+        check_choice("part", part, benchmark.PARTS)
+    settings = load_settings(device=device)
+    figures = benchmark.measure(part, notes=notes, tokens=tokens, device=settings.device, quiet=as_json)
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        from rich.console import Console
+
+        from medpipe.report.scores import print_bench
+
+        print_bench(Console(), figures)
+
+
+# --- contracts and health -------------------------------------------------------------------
+
+
+@schema_app.command("list")
+def schema_list() -> None:
+    """Lists the tables and the versions of their contracts."""
+    from medpipe.lake import contracts
+
+    for table in contracts.TABLES:
+        print(f"{table:<12} {' '.join(contracts.versions(table))}")
+
+
+@schema_app.command("show")
+def schema_show(table: str, version: Annotated[str | None, typer.Option(help="Current if not given.")] = None) -> None:
+    """Shows the columns of a table: type, nullability, meaning."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from medpipe.lake import contracts
+
+    shown = Table("column", "type", "null", "meaning", title=f"{table} {version or contracts.current_version(table)}")
+    for field in contracts.arrow_schema(table, version):
+        meaning = (field.metadata or {}).get(b"description", b"").decode()
+        shown.add_row(field.name, str(field.type), "yes" if field.nullable else "no", meaning)
+    Console().print(shown)
+
+
+@schema_app.command("check")
+def schema_check(warehouse: WarehouseOption = None, as_json: JsonOption = False) -> None:
+    """Checks every partition of a warehouse against the contracts; exit code 4 if one breaks them."""
+    from medpipe.lake import warehouse as lake
+
+    settings = load_settings(warehouse=warehouse)
+    findings = lake.check(settings.warehouse)
+    if as_json:
+        print(json.dumps({"findings": [str(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            print(finding)
+        if not findings:
+            print(f"{settings.warehouse}: {len(lake.partitions(settings.warehouse))} partitions keep their contracts")
+    if findings:
+        raise typer.Exit(errors.EXIT_CONTRACT)
+
+
+@schema_app.command("diff")
+def schema_diff(table: str, old: str, new: str) -> None:
+    """Says what changed between two versions of a contract: patch, minor or major, and why."""
+    from medpipe.lake import contracts
+
+    change = contracts.diff(table, old, new)
+    print(change)
+
+
+@app.command()
+def doctor(warehouse: WarehouseOption = None, as_json: JsonOption = False) -> None:
+    """Tells what is installed, which device and models there are, and whether the warehouse is healthy."""
+    from medpipe.report import doctor as examination
+
+    settings = load_settings(warehouse=warehouse)
+    findings = examination.examine(settings)
+    if as_json:
+        print(json.dumps(findings))
+    else:
+        from rich.console import Console
+
+        examination.print_findings(Console(), findings)
+    if findings["problems"]:
+        raise typer.Exit(errors.EXIT_ENVIRONMENT)
+
+
+# --- options and output ---------------------------------------------------------------------
+
+
+def parse_date(value: str | None) -> str:
+    """Returns the partition for ``--date``; today in UTC if not given."""
+    if value is None:
+        from medpipe.pipeline import partition_of_today
+
+        return partition_of_today()
+    try:
+        return calendar_date.fromisoformat(value).isoformat() if len(value) == 10 else _bad_date(value)
+    except ValueError:
+        return _bad_date(value)
+
+
+def _bad_date(value: str) -> str:
+    raise MedpipeError("DATE_INVALID", value=value)
+
+
+def parse_shard(value: str | None) -> tuple[int | None, int]:
+    """Returns shard and number of shards of ``I/N``; ``(None, 1)`` if not given."""
+    if value is None:
+        return None, 1
+    try:
+        number, count = (int(part) for part in value.split("/"))
+    except ValueError:
+        number, count = 0, 0
+    if not 1 <= number <= count:
+        raise MedpipeError("SETTING_INVALID", name="--shard", reason="it has the form I/N with 1 <= I <= N")
+    return number, count
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises SETTING_INVALID where ``value`` is none of ``choices``."""
+    if value not in choices:
+        raise MedpipeError("SETTING_INVALID", name=name, reason=f"{value!r} is none of {', '.join(choices)}")
+
+
+@contextmanager
+def spooled_input(paths: list[str], settings: Settings) -> Iterator[list[str]]:
+    """Gives the inputs with standard input, if ``-`` is among them, written to a file for as long as the run lasts."""
+    if "-" not in paths:
+        yield paths
+        return
+    import shutil
+    import tempfile
+
+    # In the user's temporary folder, readable to the user alone (mkdtemp), and gone afterwards.
+    with tempfile.TemporaryDirectory(prefix="medpipe-") as folder:
+        spool = Path(folder) / "stdin"
+        with spool.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield [str(spool) if path == "-" else path for path in paths]
+
+
+def stderr_console() -> Console:
+    """Returns the console that progress and funnel are printed on."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextmanager
+def progress_bar(console: Console, *, hidden: bool) -> Iterator[Progress | None]:
+    """Gives a callback that shows the stages' progress on stderr; nothing where it is no terminal."""
+    if hidden or not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks = {stage: bar.add_task(stage, total=None, start=False, visible=stage == "ingest") for stage in STAGES}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            bar.start_task(tasks[stage])
+            bar.update(tasks[stage], completed=done, total=total or None, visible=True)
+
+        yield advance
+
+
+def print_counts(counts: dict[str, float]) -> None:
+    """Prints a stage's counts as one line of JSON."""
+    print(
+        json.dumps({name: int(value) if float(value).is_integer() else value for name, value in sorted(counts.items())})
+    )
+
+
+def print_notes(root: Path, partition: str, sources: frozenset[str], most: int) -> None:
+    """Prints the first notes of the run and says how many more there are."""
+    from rich.console import Console
+
+    from medpipe.lake import warehouse
+    from medpipe.report.notes import read_notes
+    from medpipe.report.terminal import print_note
+
+    console = Console()
+    shown = 0
+    for note in read_notes(root, partition, sources, most=most):
+        print_note(console, note)
+        shown += 1
+    if shown == most:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column = warehouse.read_table(root, "documents", partition=partition, columns=["source"])["source"]
+        total = pc.sum(pc.is_in(column, pa.array(sorted(sources), pa.string()))).as_py()
+        if total > shown:
+            console.print(
+                f"… and {total - shown:,} more notes (--show N prints more; all are in the tables)", style="dim"
+            )
+
+
+def print_json(outcome: dict[str, Any], settings: Settings, sources: frozenset[str]) -> None:
+    """Prints the run and its notes as one JSON object, note by note, so that memory stays flat."""
+    from medpipe.report.notes import read_notes
+
+    head = {"schema": RUN_JSON, "warehouse": str(settings.warehouse)} | outcome
+    out = sys.stdout
+    out.write(json.dumps(head)[:-1] + ', "documents": [')
+    for index, note in enumerate(read_notes(settings.warehouse, outcome["partition"], sources)):
+        out.write((",\n" if index else "\n") + json.dumps(note_json(note), default=lambda value: value.isoformat()))
+    out.write("]}\n")
+    out.flush()
+
+
+def note_json(note: Note) -> dict[str, Any]:
+    """Returns a note as the JSON of ``medpipe run --json``: the document's columns and its rows below them."""
+    return note.document | {
+        "sections": note.sections, "entities": note.entities, "relations": note.relations, "summary": note.summary,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

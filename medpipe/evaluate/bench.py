@@ -1,0 +1,188 @@
+"""``medpipe bench``: speed, padding and memory of each stage and of the whole line, on generated notes.
+
+Every part runs in a process of its own, so that its peak memory is its own; what comes before it (reading, tagging)
+is done first and not timed. The notes are generated: invented sentences of a clinical vocabulary, their
+lengths log-normal between 100 and 8,000 tokens with a median of about 500. Speed depends on length and on
+machine, not on meaning; scores are measured elsewhere (``medpipe evaluate``).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medpipe.device import cpu_count, peak_memory_mb
+from medpipe.settings import Settings
+
+PARTS = ("ingest", "tag", "relate", "summarize", "run")
+SHORTEST, MEDIAN, LONGEST = 100, 500, 8000  # tokens of a note
+
+PATIENTS = ("The patient", "She", "He", "This 64-year-old woman", "The 7-year-old boy", "Mrs. Vance", "Mr. Okafor")
+DISEASES = (
+    "type 2 diabetes mellitus", "chronic heart failure", "atrial fibrillation", "community-acquired pneumonia", "COPD",
+    "rheumatoid arthritis", "acute pancreatitis", "Fabry disease", "chronic kidney disease stage 3", "Crohn's disease",
+)  # fmt: skip
+SYMPTOMS = (
+    "shortness of breath", "crushing chest pain", "fever", "bilateral ankle swelling", "night sweats", "a dry cough",
+    "progressive fatigue", "abdominal pain radiating to the back", "dizziness", "numbness of both feet",
+)  # fmt: skip
+DRUGS = ("metformin 500 mg twice daily", "furosemide 40 mg", "apixaban 5 mg", "prednisone 20 mg daily", "amoxicillin")
+TESTS = ("hemoglobin 9.8 g/dL", "a chest X-ray", "creatinine 2.1 mg/dL", "CT of the abdomen", "CRP 84 mg/L")
+SENTENCES = (
+    "{patient} was admitted with {symptom} and {symptom}.",
+    "{patient} has a history of {disease}.",
+    "{patient} denies {symptom}, {symptom} or {symptom}.",
+    "{disease} was diagnosed after {test}.",
+    "{patient} was started on {drug}.",
+    "No evidence of {disease} was found on {test}.",
+    "There was {symptom} for three days, which was attributed to {disease}.",
+    "Family history is notable for {disease} in the mother.",
+    "On examination there was {symptom}; {test} was ordered.",
+    "{patient} should return if {symptom} develops.",
+)
+HEADINGS = ("HISTORY OF PRESENT ILLNESS:", "PAST MEDICAL HISTORY:", "PHYSICAL EXAM:", "ASSESSMENT:", "PLAN:")
+
+
+def generate_notes(count: int, *, tokens: int | None = None, seed: int = 7) -> Iterator[str]:
+    """Yields invented notes of about ``tokens`` tokens each, or of a realistic mix of lengths."""
+    random = np.random.default_rng(seed)
+    choices = {"patient": PATIENTS, "disease": DISEASES, "symptom": SYMPTOMS, "drug": DRUGS, "test": TESTS}
+    lengths = np.clip(np.exp(random.normal(np.log(MEDIAN), 0.9, count)), SHORTEST, LONGEST)
+    for length in lengths if tokens is None else [tokens] * count:
+        lines: list[str] = []
+        written = 0
+        while written < length:
+            if len(lines) % 12 == 0:
+                lines.append(HEADINGS[len(lines) // 12 % len(HEADINGS)])
+            sentence = SENTENCES[random.integers(len(SENTENCES))]
+            while "{" in sentence:
+                slot = sentence[sentence.index("{") + 1 : sentence.index("}")]
+                sentence = sentence.replace(f"{{{slot}}}", choices[slot][random.integers(len(choices[slot]))], 1)
+            written += len(sentence.split()) * 5 // 4  # words with their punctuation
+            lines.append(sentence)
+        yield "\n".join(lines)
+
+
+def write_sources(folder: Path, count: int, tokens: int | None) -> int:
+    """Writes generated notes as FHIR NDJSON; returns the number of bytes."""
+    import base64
+
+    path = folder / "notes.ndjson"
+    with path.open("w", encoding="utf-8") as file:
+        for index, text in enumerate(generate_notes(count, tokens=tokens)):
+            attachment = {"contentType": "text/plain", "data": base64.b64encode(text.encode()).decode()}
+            resource = {
+                "resourceType": "DocumentReference", "id": f"bench-{index}", "status": "current",
+                "subject": {"reference": f"Patient/{index % 97}"}, "content": [{"attachment": attachment}],
+            }  # fmt: skip
+            file.write(json.dumps(resource) + "\n")
+    return path.stat().st_size
+
+
+def measure(part: str | None, *, notes: int, tokens: int | None, device: str, quiet: bool = False) -> dict[str, Any]:
+    """Measures one part or all, each in a fresh process.
+
+    Returns:
+        For each part ``notes_per_s``, ``tokens_per_s``, ``peak_memory_mb`` and, where it has batches, ``useful_tokens``
+        (the fraction of their cells that is no padding); beside them ``machine``, ``device``, ``cold_start_s``.
+    """
+    figures: dict[str, Any] = {}
+    for name in [part] if part else PARTS:
+        if not quiet:
+            print(f"measuring {name} …", file=sys.stderr)
+        figures[name] = _fresh_process(
+            [sys.executable, "-m", __spec__.name, name, str(notes), str(tokens or 0), device]
+        )
+    figures["machine"] = f"{platform.machine()}, {cpu_count()} processors, Python {platform.python_version()}"
+    figures["device"] = device
+    figures["cold_start_s"] = round(measure_cold_start(device), 2)
+    return figures
+
+
+def _fresh_process(command: list[str]) -> dict[str, Any]:
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure_cold_start(device: str) -> float:
+    """Returns the seconds that ``medpipe run`` takes on one short note, process start included."""
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "note.txt"
+        note.write_text(next(generate_notes(1, tokens=SHORTEST)), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "medpipe.cli",
+            "run",
+            str(note),
+            "--out",
+            f"{folder}/out",
+            "--device",
+            device,
+            "--quiet",
+        ]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+
+def measure_part(part: str, notes: int, tokens: int | None, device: str) -> dict[str, Any]:
+    """Measures one part in this process."""
+    from medpipe import pipeline
+    from medpipe.settings import STAGES, load_settings
+    from medpipe.text.tokens import tokenize
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        size = write_sources(folder, notes, tokens)
+        length = sum(len(tokenize(text)) for text in generate_notes(notes, tokens=tokens))
+        settings = load_settings(warehouse=folder / "warehouse", device=device)
+        warm_up(folder / "warm", settings)
+        night = pipeline.plan(settings, "2026-01-01", [str(folder / "notes.ndjson")])
+        before = STAGES[: STAGES.index(part)] if part != "run" else ()
+        for stage in before:
+            pipeline.run_stage(stage, night["work"], 0, settings)
+        started = time.perf_counter()
+        counts: dict[str, float] = {}
+        for stage in STAGES if part == "run" else (part,):
+            counts = pipeline.run_stage(stage, night["work"], 0, settings)
+        if part == "run":
+            pipeline.publish(night["work"], settings)
+        seconds = time.perf_counter() - started
+    figures = {
+        "notes": notes,
+        "tokens": length,
+        "seconds": round(seconds, 3),
+        "notes_per_s": round(notes / seconds, 2),
+        "tokens_per_s": round(length / seconds, 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+    }
+    if counts.get("padded_tokens"):
+        figures["useful_tokens"] = round(counts["tokens"] / counts["padded_tokens"], 4)
+    if part == "ingest":
+        figures["mb_per_s"] = round(size / 1e6 / seconds, 2)
+    return figures
+
+
+def warm_up(folder: Path, settings: Settings) -> None:
+    """Runs the line over one short note, so that imports and first calls are not timed."""
+    from medpipe import pipeline
+
+    folder.mkdir()
+    (folder / "note.txt").write_text(next(generate_notes(1, tokens=SHORTEST)), encoding="utf-8")
+    aside = settings.model_copy(update={"warehouse": folder / "warehouse"})
+    pipeline.run(aside, "2026-01-01", [str(folder / "note.txt")])
+
+
+if __name__ == "__main__":
+    part, notes, tokens, device = sys.argv[1:5]
+    print(json.dumps(measure_part(part, int(notes), int(tokens) or None, device)))

@@ -1,0 +1,27 @@
+"""Which evaluation belongs to which model; each lives in the module of its metric."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+# kind -> module, function
+EVALUATIONS = {
+    "tagger": ("spans", "evaluate_tagger"),
+    "assertion": ("assertion", "evaluate_assertion"),
+    "relations": ("relations", "evaluate_relations"),
+    "summarizer": ("summaries", "evaluate_summarizer"),
+}
+
+
+def evaluate(kind: str, corpus: Path, *, model: str | None, labels: Path | None, device: str) -> dict[str, Any]:
+    """Returns the scores of a model on a corpus, as fractions of one; ``model`` None is the shipped one."""
+    module, function = EVALUATIONS[kind]
+    options: dict[str, Any] = {"device": device} if kind != "assertion" else {}
+    if model is not None:
+        options["model"] = model
+    if labels is not None and kind in ("tagger", "relations"):
+        options["labels"] = labels
+    scores: dict[str, Any] = getattr(import_module(f"medpipe.evaluate.{module}"), function)(corpus, **options)
+    return scores

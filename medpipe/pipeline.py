@@ -1,0 +1,536 @@
+"""The four stages in their order, and the one function that runs a stage over a shard.
+
+A run of a partition is: ``plan`` (list the sources, leave out what was done before, cut the rest into
+shards), ``run_stage`` for every stage and shard, ``publish``. The command line walks these functions over
+one shard in one process, the DAG over many shards on many workers; the rows are the same.
+
+The work area of a run lies outside the tables, at a place that depends on nothing but its input, so that a
+run that was killed finds it again::
+
+    WAREHOUSE/_work/dt=2026-01-31/<digest>/plan.json
+                                           shard-00000/ingest.json
+                                                       chunk-00000/documents.parquet, sections.parquet, …
+                                                                   tag.json
+
+A chunk is a few hundred whole documents, sorted by document id: what a stage holds in memory at a time. Files
+are written aside and renamed; a stage's ``<stage>.json`` comes last and says that the chunk is done.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import medpipe
+from medpipe.device import peak_memory_mb
+from medpipe.errors import MedpipeError, reject_message
+from medpipe.ids import hash_file, make_id
+from medpipe.ingest.sources import Source, find_sources
+from medpipe.lake import contracts, files, warehouse
+from medpipe.lake.publish import PublishInput, publish_partition, recover
+from medpipe.records import ModelId, Reject, StageOutput
+from medpipe.settings import STAGES, Settings
+from medpipe.weights import find_model, identify
+
+# What a stage reads of a chunk, and the table that it writes.
+READS = {
+    "tag": ("documents", "sections"),
+    "relate": ("documents", "sections", "entities"),
+    "summarize": ("documents", "sections", "entities", "relations"),
+}
+WRITES = {"tag": "entities", "relate": "relations", "summarize": "summaries"}
+
+Progress = Callable[[str, int, int], None]  # stage, documents done, documents in all (0: not known yet)
+
+
+class Stage(Protocol):
+    """What tag, relate and summarize have in common: Arrow in, Arrow out, nothing kept between calls."""
+
+    name: str
+    model: ModelId
+    device: Any
+
+    def run(self, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
+        """Processes a chunk of whole documents."""
+        ...
+
+
+# --- plan -----------------------------------------------------------------------------------
+
+
+def plan_night(settings: Settings, partition: str) -> dict[str, Any]:
+    """Plans the sources of the landing folder for a partition; see ``plan``."""
+    return plan(settings, partition, [settings.landing.replace("{date}", partition)], shards=settings.shards)
+
+
+def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: int = 1) -> dict[str, Any]:
+    """Lists the sources, leaves out what the partition holds already, and cuts the rest into shards.
+
+    A source whose bytes the partition holds already, made by the same code, models and schemas, is not read again.
+    A run that was killed finds its plan again and goes on with it.
+
+    Returns:
+        ``partition``, ``work`` (path of the work area), ``sources``, ``unchanged`` (counts) and ``shards``, a list of
+        ``{"index", "sources", "bytes"}``; no shards where there is nothing to do. Paths and counts only.
+
+    Raises:
+        MedpipeError: INPUT_NOT_FOUND, INPUT_EMPTY, INPUT_UNREADABLE; DISK_FULL, PERMISSION_DENIED.
+    """
+    root = settings.warehouse.resolve()
+    recover(root, partition)
+    sources = [
+        {"name": source.name, "path": str(source.path.resolve()), "bytes": size, "digest": digest}
+        for source in find_sources(inputs)
+        for size, digest in [_measure(source)]
+    ]
+    fingerprint = make_fingerprint(settings)
+    done = _sources_done(root, partition, fingerprint)
+    changed = [source for source in sources if done.get(source["name"]) != source["digest"]]
+    digest = make_id(
+        "work",
+        partition,
+        json.dumps(fingerprint, sort_keys=True),
+        *sorted(f"{s['name']}\0{s['digest']}" for s in sources),
+    )
+    work = root / "_work" / f"dt={partition}" / digest
+    summary = {
+        "partition": partition,
+        "work": str(work),
+        "sources": len(sources),
+        "unchanged": len(sources) - len(changed),
+    }
+    if not changed:
+        shutil.rmtree(work, ignore_errors=True)  # left by a kill between the manifest and the clean-up
+        return summary | {"shards": []}
+    if (work / "plan.json").exists():
+        night = read_plan(work) | {"sources": sources}  # the same bytes, perhaps at another path
+    else:
+        total = sum(source["bytes"] for source in changed)
+        count = max(1, min(shards, len(changed), -(-total // settings.shard_bytes)))
+        night = {
+            "partition": partition,
+            "warehouse": str(root),
+            "fingerprint": fingerprint,
+            "reuse": bool(done),  # notes of a changed source that were done before are kept as they are
+            "sources": sources,
+            "shards": [[source["name"] for source in shard] for shard in cut_shards(changed, count)],
+        }
+    files.write_json(work / "plan.json", night)
+    by_name = {source["name"]: source for source in night["sources"]}
+    return summary | {
+        "shards": [
+            {"index": index, "sources": len(names), "bytes": sum(by_name[name]["bytes"] for name in names)}
+            for index, names in enumerate(night["shards"])
+        ]
+    }
+
+
+def cut_shards(sources: Sequence[dict[str, Any]], count: int) -> list[list[dict[str, Any]]]:
+    """Cuts sources into ``count`` shards of about equal size: the largest first, each into the emptiest shard."""
+    shards: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+    filled = [0] * count
+    for source in sorted(sources, key=lambda source: (-source["bytes"], source["name"])):
+        emptiest = min(range(count), key=lambda index: (filled[index], len(shards[index])))
+        shards[emptiest].append(source)
+        filled[emptiest] += source["bytes"]
+    return [sorted(shard, key=lambda source: str(source["name"])) for shard in shards]
+
+
+def make_fingerprint(settings: Settings) -> dict[str, Any]:
+    """Returns all that decides the rows of a note besides the note: code, models, schemas, settings."""
+    models = {stage: str(model) for stage, model in stage_models(settings).items()}
+    schemas = {table: contracts.current_version(table) for table in contracts.TABLES}
+    knobs = {
+        "format": settings.format,
+        "max_note_chars": settings.max_note_chars,
+        "min_relation_score": settings.min_relation_score,
+    }
+    return {"code": medpipe.__version__, "models": models, "schemas": schemas, "settings": knobs}
+
+
+def stage_models(settings: Settings) -> dict[str, ModelId]:
+    """Returns the identity of each stage's model, without loading it."""
+    names = {"tag": settings.tagger, "relate": settings.relations, "summarize": settings.summarizer}
+    return {stage: identify(find_model(name)) for stage, name in names.items()}
+
+
+def _measure(source: Source) -> tuple[int, str]:
+    try:
+        return source.path.stat().st_size, hash_file(str(source.path))
+    except OSError as error:
+        raise MedpipeError("INPUT_UNREADABLE", path=source.path, reason=error.strerror) from error
+
+
+def _sources_done(root: Path, partition: str, fingerprint: dict[str, Any]) -> dict[str, str]:
+    """Returns the digests of the sources that the partition holds, if it was made as it would be made now."""
+    manifest = warehouse.read_manifest(root, partition)
+    if manifest is None or manifest["facts"]["fingerprint"] != fingerprint:
+        return {}
+    return dict(manifest["facts"]["sources"])
+
+
+def read_plan(work: str | Path) -> dict[str, Any]:
+    """Returns the plan of a work area."""
+    return dict(json.loads((Path(work) / "plan.json").read_text(encoding="utf-8")))
+
+
+# --- stages ---------------------------------------------------------------------------------
+
+
+def run_stage(
+    stage: str, work: str | Path, shard: int, settings: Settings, progress: Progress | None = None
+) -> dict[str, float]:
+    """Runs a stage over a shard and returns its counts; what was done before a kill is not done again.
+
+    Raises:
+        MedpipeError: MODEL_CHANGED where the settings name another model than the plan was made with, and what the
+            stage raises about its device, its model or the disk. A bad document raises nothing: it goes to quarantine.
+    """
+    work = Path(work)
+    night = read_plan(work)
+    folder = work / f"shard-{shard:05d}"
+    run_id = make_run_id(stage, night)
+    if stage == "ingest":
+        return _ingest_shard(folder, night, shard, settings, run_id, progress)
+    chunks = sorted(folder.glob("chunk-*"))
+    waiting = [chunk for chunk in chunks if not (chunk / f"{stage}.json").exists()]
+    if waiting:
+        worker = load_stage(stage, settings)
+        if str(worker.model) != night["fingerprint"]["models"][stage]:
+            raise MedpipeError("MODEL_CHANGED", stage=stage)
+    total = sum(json.loads((chunk / "ingest.json").read_text())["documents"] for chunk in chunks)
+    done = 0
+    for chunk in chunks:
+        if chunk in waiting:
+            _run_chunk(worker, chunk, stage, run_id)
+        done += json.loads((chunk / "ingest.json").read_text())["documents"]
+        if progress:
+            progress(stage, done, total)
+    return _sum_counts(json.loads((chunk / f"{stage}.json").read_text())["counts"] for chunk in chunks)
+
+
+def load_stage(stage: str, settings: Settings) -> Stage:
+    """Loads a stage with the model and device of the settings. Imports torch only here."""
+    common = {"device": settings.device, "token_budget": settings.token_budget}
+    if stage == "tag":
+        from medpipe.tag.stage import Tagger
+
+        return Tagger.load(settings.tagger, **common)
+    if stage == "relate":
+        from medpipe.relate.stage import Relater
+
+        return Relater.load(settings.relations, min_score=settings.min_relation_score, **common)
+    if stage == "summarize":
+        from medpipe.summarize.stage import Summarizer
+
+        return Summarizer.load(settings.summarizer, **common)
+    raise ValueError(f"no stage {stage}")
+
+
+def make_run_id(stage: str, night: Mapping[str, Any]) -> str:
+    """Returns the id of a stage's run over a partition: the same for the same input, code and models."""
+    inputs = sorted(f"{source['name']}\0{source['digest']}" for source in night["sources"])
+    return make_id("run", stage, night["partition"], json.dumps(night["fingerprint"], sort_keys=True), *inputs)
+
+
+def _ingest_shard(
+    folder: Path, night: Mapping[str, Any], shard: int, settings: Settings, run_id: str, progress: Progress | None
+) -> dict[str, float]:
+    from medpipe.ingest.stage import read_chunks
+
+    done = folder / "ingest.json"
+    if done.exists():
+        return dict(json.loads(done.read_text())["counts"])
+    shutil.rmtree(folder, ignore_errors=True)  # half an ingest: reading again is cheaper than finding the place
+    by_name = {source["name"]: Source(Path(source["path"]), source["name"]) for source in night["sources"]}
+    known = _published_ids(night) if night["reuse"] else None
+    totals: Counter[str] = Counter()
+    kept: list[str] = []
+    outputs = read_chunks(
+        [by_name[name] for name in night["shards"][shard]],
+        format=settings.format,
+        max_note_chars=settings.max_note_chars,
+        chunk_documents=settings.chunk_documents,
+        chunk_chars=settings.chunk_chars,
+        run_id=run_id,
+    )
+    started_at = datetime.now(UTC)
+    started = time.monotonic()
+    for index, output in enumerate(outputs):
+        rows = dict(output.rows)
+        totals.update(output.counts)
+        if known is not None:
+            old = pc.is_in(rows["documents"]["document_id"], known)
+            kept += rows["documents"].filter(old)["document_id"].to_pylist()
+            rows["documents"] = rows["documents"].filter(pc.invert(old))
+            rows["sections"] = _of_documents(rows["sections"], rows["documents"]["document_id"])
+        chunk = folder / f"chunk-{index:05d}"
+        _write_output(chunk, "ingest", rows, output.rejects, output.counts, started, started_at, run_id, "cpu")
+        started_at = datetime.now(UTC)
+        started = time.monotonic()
+        if progress:
+            progress("ingest", int(totals["documents"]), 0)
+    totals["unchanged"] = len(kept)
+    files.write_json(folder / "keep.json", kept)
+    files.write_json(done, {"counts": totals})
+    return dict(totals)
+
+
+def _published_ids(night: Mapping[str, Any]) -> pa.Array:
+    """Returns the ids of the notes that the partition holds without a failure."""
+    table = warehouse.read_table(
+        Path(night["warehouse"]), "documents", partition=night["partition"], columns=["document_id", "status"]
+    )
+    return table.filter(pc.equal(table["status"], "processed"))["document_id"].combine_chunks()
+
+
+def _of_documents(table: pa.Table, document_ids: pa.ChunkedArray) -> pa.Table:
+    return table.filter(pc.is_in(table["document_id"], document_ids.combine_chunks()))
+
+
+def _run_chunk(worker: Stage, chunk: Path, stage: str, run_id: str) -> None:
+    started_at = datetime.now(UTC)
+    started = time.monotonic()
+    tables = {name: files.read_table(chunk / f"{name}.parquet") for name in READS[stage]}
+    failed = failed_documents(chunk, STAGES[: STAGES.index(stage)])
+    if len(failed):
+        intact = tables["documents"]["document_id"].filter(
+            pc.invert(pc.is_in(tables["documents"]["document_id"], failed))
+        )
+        tables = {name: _of_documents(table, intact) for name, table in tables.items()}
+    output = run_isolated(worker, tables, run_id=run_id)
+    _write_output(
+        chunk, stage, output.rows, output.rejects, output.counts, started, started_at, run_id, str(worker.device)
+    )
+
+
+def failed_documents(chunk: Path, stages: Sequence[str]) -> pa.Array:
+    """Returns the ids of the chunk's documents that one of ``stages`` (ingest apart) could not take."""
+    paths = [chunk / f"quarantine.{stage}.parquet" for stage in stages if stage != "ingest"]
+    columns = [files.read_table(path)["document_id"] for path in paths if path.exists()]
+    ids = [value for column in columns for value in column.to_pylist() if value is not None]
+    return pa.array(sorted(set(ids)), pa.string())
+
+
+def run_isolated(worker: Stage, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
+    """Runs a stage over a chunk; where that fails, over halves, so that one bad document costs one document."""
+    try:
+        return worker.run(tables, run_id=run_id)
+    except (MedpipeError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        documents = tables["documents"]
+        kind = type(error).__name__  # the message may quote the note
+        if len(documents) <= 1:
+            return _failed_output(worker.name, documents, kind)
+    middle = len(documents) // 2
+    halves = [
+        run_isolated(worker, {name: _of_documents(table, ids) for name, table in tables.items()}, run_id=run_id)
+        for ids in (documents["document_id"].slice(0, middle), documents["document_id"].slice(middle))
+    ]
+    table = WRITES[worker.name]
+    return StageOutput(
+        {table: pa.concat_tables([half.rows[table] for half in halves])},
+        [reject for half in halves for reject in half.rejects],
+        _sum_counts(half.counts for half in halves),
+    )
+
+
+def _failed_output(stage: str, documents: pa.Table, kind: str) -> StageOutput:
+    message = reject_message("STAGE_FAILED", stage=stage, kind=kind)
+    rejects = [
+        Reject(row["source"], row["record"], stage, "STAGE_FAILED", message, row["document_id"])
+        for row in documents.select(["source", "record", "document_id"]).to_pylist()
+    ]
+    return StageOutput({WRITES[stage]: contracts.empty_table(WRITES[stage])}, rejects)
+
+
+def _write_output(
+    chunk: Path,
+    stage: str,
+    rows: Mapping[str, pa.Table],
+    rejects: Sequence[Reject],
+    counts: Mapping[str, float],
+    started: float,
+    started_at: datetime,
+    run_id: str,
+    device: str,
+) -> None:
+    """Writes a stage's tables of a chunk, its rejects, and last the file that says that it is done."""
+    for name, table in rows.items():
+        files.write_table(chunk / f"{name}.parquet", table)
+    files.write_table(chunk / f"quarantine.{stage}.parquet", quarantine_table(rejects, run_id))
+    done = {
+        "documents": len(rows["documents"]) if stage == "ingest" else None,
+        "rows": sum(len(table) for name, table in rows.items() if name != "sections"),
+        "rejects": len(rejects),
+        "counts": dict(counts),
+        "device": device,
+        "started_at": started_at.isoformat(),
+        "finished_at": datetime.now(UTC).isoformat(),
+        "seconds": time.monotonic() - started,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    files.write_json(chunk / f"{stage}.json", done)
+
+
+def quarantine_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
+    """Returns the rejects as rows of ``quarantine``, sorted by key, each key once."""
+    rows = {}
+    for reject in rejects:
+        key = make_id("quarantine", reject.source, reject.record, reject.stage, reject.code)
+        rows[key] = {
+            "record_id": key, "source": reject.source, "record": reject.record, "document_id": reject.document_id,
+            "stage": reject.stage, "code": reject.code, "message": reject.message, "attempt": 1, "run_id": run_id,
+        }  # fmt: skip
+    ordered = [rows[key] for key in sorted(rows)]
+    names = [name for name in contracts.arrow_schema("quarantine").names if name != "schema_version"]
+    return contracts.conform("quarantine", {name: [row[name] for row in ordered] for name in names})
+
+
+def _sum_counts(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)
+
+
+# --- publish --------------------------------------------------------------------------------
+
+
+def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
+    """Merges the chunks of all shards into the partition's tables, atomically, and clears the work area.
+
+    Returns:
+        ``rows`` and ``schema_versions`` per table, and ``counts``, the funnel of the run.
+    """
+    work = Path(work)
+    night = read_plan(work)
+    chunks = sorted(work.glob("shard-*/chunk-*"))
+    funnel = _sum_counts(
+        json.loads((work / f"shard-{index:05d}" / "ingest.json").read_text())["counts"]
+        for index in range(len(night["shards"]))
+    )
+    tables = {
+        name: [chunk / f"{name}.parquet" for chunk in chunks] for name in ("documents", "sections", *WRITES.values())
+    }
+    tables["quarantine"] = [chunk / f"quarantine.{stage}.parquet" for chunk in chunks for stage in STAGES]
+    new_rows = {
+        WRITES[stage]: sum(json.loads((chunk / f"{stage}.json").read_text())["rows"] for chunk in chunks)
+        for stage in WRITES
+    }
+    new_rows["quarantined"] = sum(files.count_rows(path) for path in tables["quarantine"])
+    runs = work / "runs.parquet"
+    files.write_table(runs, _runs_table(night, chunks, settings))
+    tables["runs"] = [runs]
+    shard_sources = [name for shard in night["shards"] for name in shard]
+    digests = {source["name"]: source["digest"] for source in night["sources"]}
+    root = Path(night["warehouse"])
+    earlier = _sources_done(root, night["partition"], night["fingerprint"])
+    manifest = publish_partition(
+        PublishInput(
+            warehouse=root,
+            partition=night["partition"],
+            tables=tables,
+            sources=frozenset(shard_sources),
+            keep=frozenset(
+                key for path in sorted(work.glob("shard-*/keep.json")) for key in json.loads(path.read_text())
+            ),
+            failed=frozenset(key for chunk in chunks for key in failed_documents(chunk, STAGES).to_pylist()),
+            facts={"fingerprint": night["fingerprint"], "sources": earlier | digests, "funnel": funnel},
+        )
+    )
+    shutil.rmtree(work, ignore_errors=True)
+    return {
+        "partition": night["partition"],
+        "rows": {name: manifest["tables"][name]["rows"] for name in contracts.TABLES},
+        "schema_versions": night["fingerprint"]["schemas"],
+        "counts": funnel | new_rows,
+    }
+
+
+def _runs_table(night: Mapping[str, Any], chunks: Sequence[Path], settings: Settings) -> pa.Table:
+    """Returns one row a stage: what it did, with what, how long it took."""
+    rows = [_run_row(stage, night, chunks, settings) for stage in STAGES]
+    rows.sort(key=lambda row: str(row["run_id"]))
+    names = [name for name in contracts.arrow_schema("runs").names if name != "schema_version"]
+    return contracts.conform("runs", {name: [row[name] for row in rows] for name in names})
+
+
+def _run_row(stage: str, night: Mapping[str, Any], chunks: Sequence[Path], settings: Settings) -> dict[str, Any]:
+    done = [json.loads((chunk / f"{stage}.json").read_text()) for chunk in chunks]
+    model = stage_models(settings).get(stage)
+    now = datetime.now(UTC)
+    counts = _sum_counts(one["counts"] for one in done)
+    return {
+        "run_id": make_run_id(stage, night),
+        "stage": stage,
+        "partition": night["partition"],
+        "started_at": min((datetime.fromisoformat(one["started_at"]) for one in done), default=now),
+        "finished_at": max((datetime.fromisoformat(one["finished_at"]) for one in done), default=now),
+        "code_version": night["fingerprint"]["code"],
+        "model_name": model.name if model else None,
+        "weights_hash": model.weights_hash if model else None,
+        "schema_versions": list(night["fingerprint"]["schemas"].items()),
+        "device": done[0]["device"] if done else "none",
+        "rows_in": sum(json.loads((chunk / "ingest.json").read_text())["documents"] for chunk in chunks),
+        "rows_out": sum(one["rows"] for one in done),
+        "rejects": sum(one["rejects"] for one in done),
+        "seconds": sum(one["seconds"] for one in done),
+        "peak_memory_mb": max((one["peak_memory_mb"] for one in done), default=peak_memory_mb()),
+        "gpu_fragmentation": None,
+        "counts": [{"name": name, "value": float(value)} for name, value in sorted(counts.items())],
+    }
+
+
+# --- the whole line -------------------------------------------------------------------------
+
+
+def run(
+    settings: Settings, partition: str, inputs: Sequence[str], *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Runs the whole line over the inputs in this process, as one shard.
+
+    Returns:
+        What ``publish`` returns, with ``sources`` and ``unchanged`` of the plan; ``rows`` is absent where there was
+        nothing to do.
+    """
+    night = plan(settings, partition, inputs)
+    done: dict[str, Any] = {"counts": {}}
+    if night["shards"]:
+        for stage in STAGES:
+            for shard in night["shards"]:
+                run_stage(stage, night["work"], shard["index"], settings, progress)
+        done = publish(night["work"], settings)
+    return {"partition": partition, "sources": night["sources"], "unchanged": night["unchanged"]} | done
+
+
+def partition_of_today() -> str:
+    """Returns today's date in UTC, the partition of a run that names none."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def find_work(settings: Settings, partition: str) -> str:
+    """Returns the work area of the one unfinished run of a partition.
+
+    Raises:
+        MedpipeError: INPUT_EMPTY where there is none, SETTING_INVALID where there are several.
+    """
+    folder = settings.warehouse.resolve() / "_work" / f"dt={partition}"
+    areas = sorted(path.parent for path in folder.glob("*/plan.json"))
+    if not areas:
+        raise MedpipeError("INPUT_EMPTY", path=f"the work area of {partition}; `medpipe ingest` comes first")
+    if len(areas) > 1:
+        raise MedpipeError(
+            "SETTING_INVALID", name="--date", reason=f"{len(areas)} unfinished runs; remove the older under _work"
+        )
+    return str(areas[0])

@@ -1,0 +1,44 @@
+"""Scores and speeds as tables for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_scores(console: Console, figures: Mapping[str, Any]) -> None:
+    """Prints the nested figures of an evaluation: a row for each group that has figures of its own."""
+    rows: list[tuple[str, Mapping[str, Any]]] = []
+    flat = {name: value for name, value in figures.items() if not isinstance(value, Mapping)}
+    if flat:
+        rows.append(("all", flat))
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            nested = {key: below for key, below in value.items() if isinstance(below, Mapping)}
+            own = {key: below for key, below in value.items() if not isinstance(below, Mapping)}
+            rows += [(name, own)] if own else []
+            rows += [(f"  {key}", below) for key, below in nested.items()]
+    columns = list(dict.fromkeys(key for _, row in rows for key in row))
+    table = Table("", *columns)
+    for name, row in rows:
+        table.add_row(name, *(_shown(row.get(column)) for column in columns))
+    console.print(table)
+
+
+def print_bench(console: Console, figures: Mapping[str, Any]) -> None:
+    """Prints the speeds of ``medpipe bench``."""
+    print_scores(console, {name: value for name, value in figures.items() if isinstance(value, Mapping)})
+    for name in ("machine", "device", "cold_start_s"):
+        if name in figures:
+            console.print(f"{name}: {figures[name]}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
