@@ -97,7 +97,7 @@ def common(
 
 @app.command()
 def run(
-    paths: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for standard input.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns, or - for standard input.")],
     out: Annotated[Path | None, typer.Option("--out", help="Where the tables go (default: medpipe-out).")] = None,
     date: DateOption = None,
     format: Annotated[str | None, typer.Option(help="Name of a reader; found by content if not given.")] = None,

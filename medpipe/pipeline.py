@@ -120,7 +120,8 @@ def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: i
             "partition": partition,
             "warehouse": str(root),
             "fingerprint": fingerprint,
-            "reuse": bool(done),  # notes of a changed source that were done before are kept as they are
+            # Notes of a changed source that were done before are kept as they are.
+            "reuse": sorted(source["name"] for source in changed if source["name"] in done),
             "sources": sources,
             "shards": [[source["name"] for source in shard] for shard in cut_shards(changed, count)],
         }
@@ -286,11 +287,15 @@ def _ingest_shard(
 
 
 def _published_ids(night: Mapping[str, Any]) -> pa.Array:
-    """Returns the ids of the notes that the partition holds without a failure."""
+    """Returns the ids of the notes of changed sources that the partition holds and that no stage refused."""
     table = warehouse.read_table(
-        Path(night["warehouse"]), "documents", partition=night["partition"], columns=["document_id", "status"]
+        Path(night["warehouse"]),
+        "documents",
+        partition=night["partition"],
+        columns=["document_id"],
+        filters=(pc.field("status") == "processed") & pc.field("source").isin(night["reuse"]),
     )
-    return table.filter(pc.equal(table["status"], "processed"))["document_id"].combine_chunks()
+    return table["document_id"].combine_chunks()
 
 
 def _of_documents(table: pa.Table, document_ids: pa.ChunkedArray) -> pa.Table:
@@ -434,11 +439,9 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
     tables["runs"] = [runs]
     shard_sources = [name for shard in night["shards"] for name in shard]
     digests = {source["name"]: source["digest"] for source in night["sources"]}
-    root = Path(night["warehouse"])
-    earlier = _sources_done(root, night["partition"], night["fingerprint"])
     manifest = publish_partition(
         PublishInput(
-            warehouse=root,
+            warehouse=Path(night["warehouse"]),
             partition=night["partition"],
             tables=tables,
             sources=frozenset(shard_sources),
@@ -446,7 +449,7 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
                 key for path in sorted(work.glob("shard-*/keep.json")) for key in json.loads(path.read_text())
             ),
             failed=frozenset(key for chunk in chunks for key in failed_documents(chunk, STAGES).to_pylist()),
-            facts={"fingerprint": night["fingerprint"], "sources": earlier | digests, "funnel": funnel},
+            facts={"fingerprint": night["fingerprint"], "sources": digests, "funnel": funnel},
         )
     )
     shutil.rmtree(work, ignore_errors=True)

@@ -130,8 +130,8 @@ def conform(table: str, data: pa.Table | Mapping[str, list[Any]]) -> pa.Table:
     """Returns ``data`` as a table of exactly the contract: columns ordered, types cast, ``schema_version`` filled in.
 
     Raises:
-        MedpipeError: CONTRACT_BROKEN where a column is missing or unknown, does not fit its type, or holds a null that the
-            contract forbids. The message names the column, never a value.
+        MedpipeError: CONTRACT_BROKEN where a column is missing or unknown, does not fit its type, or holds a null that
+            the contract forbids. The message names the column, never a value.
     """
     schema = arrow_schema(table)
     given = set(data.column_names if isinstance(data, pa.Table) else data)
@@ -146,8 +146,11 @@ def conform(table: str, data: pa.Table | Mapping[str, list[Any]]) -> pa.Table:
             columns.append(pa.repeat(pa.scalar(current_version(table), pa.string()), size))
             continue
         try:
-            column = data[field.name]
-            column = column.cast(field.type) if isinstance(data, pa.Table) else pa.array(column, field.type)
+            column = (
+                data[field.name].cast(field.type)
+                if isinstance(data, pa.Table)
+                else pa.array(data[field.name], field.type)
+            )
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeEncodeError) as error:
             reason = f"{field.name} is no {field.type} ({type(error).__name__})"
             raise MedpipeError("CONTRACT_BROKEN", table=table, reason=reason) from None  # the cause quotes values

@@ -1,0 +1,61 @@
+"""Sorted files into one sorted stream, with flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class Run:
+    """A sorted stream of tables: what was read of it and not yet given out."""
+
+    def __init__(self, tables: Iterator[pa.Table], key: str) -> None:
+        self.tables = tables
+        self.key = key
+        self.rows: pa.Table | None = None
+        self.exhausted = False
+        self.extend()
+
+    def extend(self) -> None:
+        """Reads on; empty tables are passed over."""
+        for table in self.tables:
+            if len(table):
+                self.rows = table if self.rows is None or not len(self.rows) else pa.concat_tables([self.rows, table])
+                return
+        self.exhausted = True
+
+    def last_key(self) -> str:
+        """Returns the highest key that was read; the stream may hold more rows with it."""
+        assert self.rows is not None
+        return str(self.rows[self.key][-1].as_py())
+
+    def take_below(self, bound: str | None) -> list[pa.Table]:
+        """Gives out the rows with keys below ``bound``, or all there are."""
+        if self.rows is None or not len(self.rows):
+            return []
+        # The keys are sorted, so what is below the bound is a prefix.
+        count = len(self.rows) if bound is None else pc.sum(pc.less(self.rows[self.key], bound)).as_py()
+        taken, self.rows = self.rows.slice(0, count), self.rows.slice(count)
+        return [taken] if count else []
+
+
+def merge_sorted(streams: Sequence[Iterator[pa.Table]], order: Sequence[str]) -> Iterator[pa.Table]:
+    """Yields the rows of all streams, sorted by the columns of ``order``.
+
+    Each stream is sorted by the first of them, and all rows of one key come out in one table. Held at a time: one
+    table a stream, and the rows of one key.
+    """
+    runs = [Run(stream, order[0]) for stream in streams]
+    while True:
+        reading = [run for run in runs if not run.exhausted]
+        bound = min((run.last_key() for run in reading), default=None)
+        parts = [part for run in runs for part in run.take_below(bound)]
+        if parts:
+            yield pa.concat_tables(parts).sort_by([(name, "ascending") for name in order])
+        if bound is None:
+            return
+        for run in reading:  # what is left of it may be one key that goes on in the next table
+            if run.last_key() == bound:
+                run.extend()

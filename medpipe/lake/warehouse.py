@@ -1,0 +1,198 @@
+"""The read side of a warehouse: partitions, manifests, tables, and whether they keep their contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from medpipe.errors import MedpipeError
+from medpipe.ids import hash_file
+from medpipe.lake import contracts, files
+
+PART = "part-0.parquet"
+# The order of rows within a partition; the first column is what files are merged by.
+ORDER = {
+    "documents": ("document_id",),
+    "sections": ("document_id", "start", "end", "section_id"),
+    "entities": ("document_id", "start", "end", "entity_id"),
+    "relations": ("document_id", "relation_id"),
+    "summaries": ("document_id", "summary_id"),
+    "quarantine": ("record_id",),
+    "runs": ("run_id",),
+}
+
+
+def table_path(root: Path, table: str, partition: str) -> Path:
+    """Returns where a partition of a table lies."""
+    return root / table / f"v{contracts.major(table)}" / f"dt={partition}" / PART
+
+
+def manifest_path(root: Path, partition: str) -> Path:
+    """Returns where the manifest of a partition lies: it is written last, so what it names is whole."""
+    return root / "_manifests" / f"dt={partition}.json"
+
+
+def partitions(root: Path) -> list[str]:
+    """Returns the published partitions, oldest first."""
+    return sorted(path.stem.removeprefix("dt=") for path in (root / "_manifests").glob("dt=????-??-??.json"))
+
+
+def read_manifest(root: Path, partition: str) -> dict[str, Any] | None:
+    """Returns the manifest of a partition; ``None`` where it was never published."""
+    path = manifest_path(root, partition)
+    return dict(files.read_json(path)) if path.is_file() else None
+
+
+def read_table(
+    root: Path,
+    table: str,
+    *,
+    partition: str | None = None,
+    columns: Sequence[str] | None = None,
+    filters: pc.Expression | None = None,
+) -> pa.Table:
+    """Reads a table of a warehouse, or one partition of it; a table without partitions has no rows.
+
+    Args:
+        root: the warehouse.
+        table: one of ``contracts.TABLES``.
+        partition: ``YYYY-MM-DD``; all if not given, with a column ``dt`` that says which.
+        columns: all if not given.
+        filters: rows to keep; row groups that cannot hold any are not read.
+    """
+    schema = contracts.arrow_schema(table)
+    wanted = [partition] if partition is not None else partitions(root)
+    paths = [path for one in wanted if (path := table_path(root, table, one)).is_file()]
+    hive = ds.partitioning(pa.schema([("dt", pa.string())]), flavor="hive")
+    data = ds.dataset(paths, schema=schema.append(pa.field("dt", pa.string())), partitioning=hive, format="parquet")
+    names = list(columns) if columns is not None else schema.names + (["dt"] if partition is None else [])
+    return data.to_table(columns=names, filter=filters)
+
+
+def iter_file(path: Path, batch_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yields a Parquet file in tables of at most ``batch_rows`` rows."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_rows, columns=list(columns) if columns is not None else None):
+            yield pa.Table.from_batches([batch])
+
+
+# --- health ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that breaks a contract."""
+
+    partition: str
+    table: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"dt={self.partition} {self.table}: {self.problem}"
+
+
+def check(root: Path) -> list[Finding]:
+    """Checks every partition: schema, nulls, ranges and values, keys, references, offsets, and the manifest's figures.
+
+    Raises:
+        MedpipeError: WAREHOUSE_INVALID where there is no warehouse.
+    """
+    if not root.is_dir():
+        raise MedpipeError("WAREHOUSE_INVALID", path=root, reason="no such folder")
+    return [finding for partition in partitions(root) for finding in check_partition(root, partition)]
+
+
+def check_partition(root: Path, partition: str) -> list[Finding]:
+    """Checks one partition; see ``check``."""
+    manifest = read_manifest(root, partition)
+    assert manifest is not None
+    found = []
+    for table in contracts.TABLES:
+        path = table_path(root, table, partition)
+        if not path.is_file():
+            found.append(Finding(partition, table, "its file is missing"))
+            continue
+        told = manifest["tables"][table]
+        if (files.count_rows(path), path.stat().st_size, hash_file(str(path))) != (
+            told["rows"],
+            told["bytes"],
+            told["hash"],
+        ):
+            found.append(Finding(partition, table, "its file is not the one that the manifest names"))
+        found += [Finding(partition, table, problem) for problem in check_file(table, path)]
+    if found:
+        return found
+    return [*check_references(root, partition), *check_offsets(root, partition)]
+
+
+def check_file(table: str, path: Path) -> list[str]:
+    """Returns what breaks the contract within one file: types, nulls, ranges, values, keys, order."""
+    schema = contracts.arrow_schema(table)
+    actual = pq.read_schema(path)
+    if not actual.equals(schema):
+        return [f"its schema is not that of version {contracts.current_version(table)}"]
+    problems = []
+    data = files.read_table(path)
+    for column in contracts.properties(table):
+        name = column["name"]
+        values = data[name]
+        if column.get("required") and values.null_count:
+            problems.append(f"{name} holds {values.null_count} nulls")
+        if column.get("primaryKey") and pc.count_distinct(values).as_py() != len(values):
+            problems.append(f"{name} is not unique")
+        limits = column.get("logicalTypeOptions", {})
+        low, high = limits.get("minimum"), limits.get("maximum")
+        if low is not None and pc.any(pc.less(values, low)).as_py():
+            problems.append(f"{name} is below {low}")
+        if high is not None and pc.any(pc.greater(values, high)).as_py():
+            problems.append(f"{name} is above {high}")
+        for rule in column.get("quality", ()):
+            allowed = pa.array(rule["arguments"]["validValues"], pa.string())
+            if not pc.all(pc.is_in(values, allowed)).as_py() and len(values):
+                problems.append(f"{name} holds a value that the contract does not name")
+    keys = data[ORDER[table][0]]
+    if len(keys) > 1 and not pc.all(pc.less_equal(keys.slice(0, len(keys) - 1), keys.slice(1))).as_py():
+        problems.append(f"it is not sorted by {ORDER[table][0]}")
+    return problems
+
+
+def check_references(root: Path, partition: str) -> list[Finding]:
+    """Returns the references that lead nowhere."""
+    found = []
+    for table in contracts.TABLES:
+        for column in contracts.properties(table):
+            for relationship in column.get("relationships", ()):
+                other, _, key = relationship["to"].partition(".")
+                values = read_table(root, table, partition=partition, columns=[column["name"]])[
+                    column["name"]
+                ].drop_null()
+                keys = read_table(root, other, partition=partition, columns=[key])[key].combine_chunks()
+                lost = len(values) - (pc.sum(pc.is_in(values, keys)).as_py() or 0)
+                if lost:
+                    found.append(
+                        Finding(partition, table, f"{lost} values of {column['name']} lead to no row of {other}")
+                    )
+    return found
+
+
+def check_offsets(root: Path, partition: str) -> list[Finding]:
+    """Returns a finding where ``text[start:end]`` of a note is not the text of its entity."""
+    documents = table_path(root, "documents", partition)
+    wrong = 0
+    for batch in iter_file(documents, 512, ["document_id", "text"]):
+        texts = dict(zip(batch["document_id"].to_pylist(), batch["text"].to_pylist(), strict=True))
+        wanted = pc.field("document_id").isin(list(texts))
+        columns = ["document_id", "start", "end", "text"]
+        rows = read_table(root, "entities", partition=partition, columns=columns, filters=wanted).to_pydict()
+        wrong += sum(
+            texts[document][start:end] != text
+            for document, start, end, text in zip(*(rows[name] for name in columns), strict=True)
+        )
+    return [Finding(partition, "entities", f"{wrong} texts are not what stands at their offsets")] if wrong else []

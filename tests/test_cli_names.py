@@ -1,0 +1,77 @@
+"""Public names of the command line cannot vanish unnoticed: options may be added, meanings do not change."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import typer.main
+
+from medpipe import cli
+
+PROMISED = {
+    "run": {"--out", "--date", "--format", "--device", "--json", "--quiet", "--show"},
+    "ingest": {"--warehouse", "--date", "--shard", "--format"},
+    "tag": {"--warehouse", "--date", "--shard", "--device"},
+    "relate": {"--warehouse", "--date", "--shard", "--device"},
+    "summarize": {"--warehouse", "--date", "--shard", "--device"},
+    "publish": {"--warehouse", "--date"},
+    "train": {"--config", "--corpora", "--out", "--resume", "--device"},
+    "evaluate": {"--corpus", "--model", "--labels", "--device", "--json"},
+    "bench": {"--notes", "--tokens", "--device", "--json"},
+    "doctor": {"--warehouse", "--json"},
+}
+PROMISED_SCHEMA = {"list", "show", "check", "diff"}
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_promised_options_are_there(name: str) -> None:
+    command = typer.main.get_command(cli.app).commands[name]  # type: ignore[attr-defined]
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert options >= PROMISED[name]
+
+
+def test_promised_schema_commands_are_there() -> None:
+    group = typer.main.get_command(cli.app).commands["schema"]  # type: ignore[attr-defined]
+    assert set(group.commands) >= PROMISED_SCHEMA
+
+
+def test_help_is_light() -> None:
+    code = "import sys, medpipe.cli; print([m for m in ('torch', 'pyarrow', 'pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["run"], 2, "PATH..."),
+        (["run", "no/such/file.json"], 3, "INPUT_NOT_FOUND"),
+        (["run", "x", "--date", "31.01.2026"], 2, "DATE_INVALID"),
+        (["run", "x", "--device", "tpu"], 2, "SETTING_INVALID"),
+        (["tag", "--shard", "3/2", "--date", "2026-01-01"], 3, "INPUT_EMPTY"),
+        (["train", "poet", "--config", "x", "--corpora", ".", "--out", "."], 2, "SETTING_INVALID"),
+        (["evaluate", "tagger", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_exit_codes(arguments: list[str], code: int, word: str, tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "medpipe.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert done.returncode == code, done.stderr
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def environment() -> dict[str, str]:
+    import os
+    from pathlib import Path
+
+    return os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent)}
