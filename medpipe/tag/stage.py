@@ -1,0 +1,253 @@
+"""The second stage: documents in, entities out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from medpipe.device import resolve_device, run_halving
+from medpipe.errors import MedpipeError, reject_message
+from medpipe.ids import make_id
+from medpipe.lake import contracts
+from medpipe.records import ASSERTIONS, ModelId, Reject, StageOutput
+from medpipe.tag.assertion import Assertion
+from medpipe.tag.decode import Spans, calibrate, decode_rows, find_sections, nest, sort_spans
+from medpipe.tag.features import Rows, make_rows, pad_rows
+from medpipe.tag.network import NetworkConfig, TaggerNetwork
+from medpipe.text.batches import bucket_batches
+from medpipe.text.features import WordTable
+from medpipe.weights import find_model, identify, load_weights, read_config
+
+# Words whose vectors are kept between chunks; when there are more, all are forgotten (about 100 MB at most).
+KEPT_WORDS = 100_000
+
+
+class Tagger:
+    """Finds nested entities in documents and says what they assert.
+
+    Labels are the model's (``config.json``). An entity lies within one sentence; a discontinuous one is found as
+    its outer extent, if at all; entities of one label nest or overlap at most two deep.
+
+    The output for a document depends on its text and the model alone (scores up to the fourth decimal).
+    """
+
+    name = "tag"
+
+    def __init__(
+        self, network: TaggerNetwork, config: dict[str, Any], model: ModelId, *, device: torch.device, token_budget: int
+    ) -> None:
+        self.network = network.to(device).eval()
+        self.model = model
+        self.device = device
+        self.token_budget = token_budget
+        self.labels: tuple[str, ...] = tuple(config["labels"])
+        self.calibration: tuple[float, float] = tuple(config["calibration"])
+        self.assertion = Assertion.load()
+        self.table = WordTable(network.config.buckets)
+        self.vectors = torch.zeros(0, 2 * network.config.width, device=device)
+
+    @classmethod
+    def load(cls, model: str | Path = "tagger", *, device: str = "auto", token_budget: int = 8192) -> Tagger:
+        """Loads a shipped model by name, or one from a folder.
+
+        Raises:
+            MedpipeError: MODEL_NOT_FOUND, MODEL_INVALID, DEVICE_UNAVAILABLE.
+        """
+        folder = find_model(model)
+        config = read_config(folder)
+        where = resolve_device(device)
+        try:
+            network = TaggerNetwork(
+                NetworkConfig(**config["network"]),
+                labels=len(config["labels"]) + len(config["auxiliary"]),
+                styles=len(config["styles"]),
+            )
+            network.load_state_dict(load_weights(folder))
+            network.constrain()
+            return cls(network, config, identify(folder), device=where, token_budget=token_budget)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
+
+    def find(self, texts: Sequence[str]) -> tuple[Spans, Rows, list[int], dict[str, float]]:
+        """Finds the entities of some texts.
+
+        Returns:
+            The entities by characters; the sentences they were found in; the texts that did not fit in memory (they
+            have no entities); counts.
+        """
+        if len(self.table) > KEPT_WORDS:
+            self.table.clear()
+            self.vectors = self.vectors[:0]
+        rows = make_rows(texts, self.table)
+        new = torch.from_numpy(self.table.features[len(self.vectors) :])
+        if len(new):
+            with torch.inference_mode():
+                self.vectors = torch.cat([self.vectors, self.network.embed(new.to(self.device))])
+        spans, failed, counts = find_spans(
+            self.network, self.vectors, rows, token_budget=self.token_budget, labels=len(self.labels)
+        )
+        score = calibrate(spans.score, *self.calibration)
+        start, end = to_characters(spans, rows)
+        return Spans(spans.text, start, end, spans.label, score), rows, failed, counts
+
+    def run(self, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
+        """Tags a chunk of whole documents; see the stage interface."""
+        documents = (
+            tables["documents"].select(["document_id", "patient_id", "text", "source", "record"]).sort_by("document_id")
+        )
+        ids, patients, texts = (documents[name].to_pylist() for name in ("document_id", "patient_id", "text"))
+        spans, rows, failed, counts = self.find(texts)
+        sections = _sections_by_document(tables["sections"])
+        columns: dict[str, list[Any]] = {
+            name: [] for name in contracts.arrow_schema("entities").names if name != "schema_version"
+        }
+        for number, document_id in enumerate(ids):
+            part = spans.of_text(number)
+            if part.start < part.stop:
+                self._add_entities(
+                    columns,
+                    document_id,
+                    patients[number],
+                    texts[number],
+                    rows,
+                    number,
+                    spans,
+                    part,
+                    sections.get(document_id),
+                )
+        count = len(columns["entity_id"])
+        columns |= {name: [None] * count for name in ("subtype", "fragments", "code_system", "code", "code_score")}
+        columns |= {"model": [str(self.model)] * count, "run_id": [run_id] * count}
+        rejects = [_out_of_memory(documents.slice(number, 1).to_pylist()[0]) for number in failed]
+        return StageOutput({"entities": contracts.conform("entities", columns)}, rejects, counts)
+
+    def _add_entities(
+        self,
+        columns: dict[str, list[Any]],
+        document_id: str,
+        patient_id: str | None,
+        text: str,
+        rows: Rows,
+        number: int,
+        spans: Spans,
+        part: slice,
+        sections: dict[str, list[Any]] | None,
+    ) -> None:
+        """Appends the entities of one document to the columns of the table."""
+        starts, ends = spans.start[part].tolist(), spans.end[part].tolist()
+        numbers = spans.label[part].tolist()
+        labels = [self.labels[label] for label in numbers]
+        weights = self.model.weights_hash
+        ids = [
+            make_id("entity", document_id, weights, start, end, label)
+            for start, end, label in zip(starts, ends, labels, strict=True)
+        ]
+        parents, depths = nest(starts, ends, numbers)
+        if sections:
+            places = find_sections(spans.start[part], np.array(sections["start"]), np.array(sections["end"]))
+            section_ids = [sections["section_id"][place] if place >= 0 else None for place in places]
+            names = [sections["name"][place] if place >= 0 else "body" for place in places]
+        else:
+            section_ids, names = [None] * len(ids), ["body"] * len(ids)
+        asserted = self.assertion.assert_entities(
+            text, rows.tokens[number], rows.sentences[number], spans.start[part], spans.end[part], names
+        )
+        columns["entity_id"] += ids
+        columns["document_id"] += [document_id] * len(ids)
+        columns["patient_id"] += [patient_id] * len(ids)
+        columns["section_id"] += section_ids
+        columns["start"] += starts
+        columns["end"] += ends
+        columns["text"] += [text[start:end] for start, end in zip(starts, ends, strict=True)]
+        columns["label"] += labels
+        columns["score"] += spans.score[part].tolist()
+        columns["parent_entity_id"] += [ids[parent] if parent >= 0 else None for parent in parents]
+        columns["depth"] += depths
+        for column, name in enumerate(ASSERTIONS):
+            columns[name] += asserted[:, column].tolist()
+
+
+def find_spans(
+    network: TaggerNetwork, vectors: torch.Tensor, rows: Rows, *, token_budget: int, labels: int
+) -> tuple[Spans, list[int], dict[str, float]]:
+    """Runs the network over rows in batches of about equal length.
+
+    Args:
+        network: in evaluation mode.
+        vectors: shape: (words, 2 * width); of all words of the rows' table.
+        rows: what ``make_rows`` gave.
+        token_budget: padded tokens of a batch; halved and tried again where memory runs out.
+        labels: how many labels are wanted, from the first.
+
+    Returns:
+        The entities by tokens (within their text, half-open), with log-probabilities as scores; the texts that did not
+        fit in memory, without entities; counts of tokens and padded tokens.
+    """
+    failed: set[int] = set()
+
+    @torch.inference_mode()
+    def compute(batch: Sequence[int]) -> list[np.ndarray]:
+        chosen = np.asarray(batch)
+        positions, inside = pad_rows(rows.start[chosen], rows.length[chosen])
+        words = torch.from_numpy(np.where(inside, rows.words[positions], 0)).to(vectors.device)
+        lengths = torch.from_numpy(rows.length[chosen]).to(vectors.device)
+        emissions = network(vectors[words], lengths, torch.zeros_like(lengths))
+        found = decode_rows(network, emissions, lengths, labels)
+        found[:, 0] = chosen[found[:, 0].astype(np.int64)]
+        return [found]
+
+    def give_up(row: int) -> np.ndarray:
+        failed.add(int(rows.text[row]))
+        return np.zeros((0, 5))
+
+    batches = bucket_batches(rows.length, token_budget)
+    parts = [part for batch in batches for part in run_halving(batch.tolist(), compute, give_up)]
+    found = np.concatenate([np.zeros((0, 5)), *parts])
+    row, first, last, label = found[:, :4].astype(np.int64).T
+    text = rows.text[row]
+    base = rows.start[row] - rows.offset[text]
+    spans = sort_spans(text, base + first, base + last + 1, label, found[:, 4])
+    if failed:
+        kept = ~np.isin(spans.text, list(failed))
+        spans = Spans(spans.text[kept], spans.start[kept], spans.end[kept], spans.label[kept], spans.score[kept])
+    padded = sum(int(rows.length[batch].max()) * len(batch) for batch in batches)
+    return spans, sorted(failed), {"tokens": float(rows.length.sum()), "padded_tokens": float(padded)}
+
+
+def to_characters(spans: Spans, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the starts and ends of token spans as characters of their texts."""
+    starts = np.concatenate([part.start for part in rows.tokens] or [np.zeros(0, np.int32)])
+    ends = np.concatenate([part.end for part in rows.tokens] or [np.zeros(0, np.int32)])
+    base = rows.offset[spans.text]
+    return starts[base + spans.start].astype(np.int64), ends[base + spans.end - 1].astype(np.int64)
+
+
+def _sections_by_document(sections: pa.Table) -> dict[str, dict[str, list[Any]]]:
+    """Returns the sections of every document as columns, in the order of their starts, an outer before an inner one."""
+    table = sections.select(["document_id", "section_id", "name", "start", "end"])
+    table = table.sort_by([("document_id", "ascending"), ("start", "ascending"), ("end", "descending")])
+    columns = table.to_pydict()
+    grouped: dict[str, dict[str, list[Any]]] = {}
+    first = 0
+    for document_id, group in groupby(columns["document_id"]):
+        last = first + sum(1 for _ in group)
+        grouped[document_id] = {name: values[first:last] for name, values in columns.items()}
+        first = last
+    return grouped
+
+
+def _out_of_memory(document: dict[str, Any]) -> Reject:
+    return Reject(
+        document["source"],
+        document["record"],
+        "tag",
+        "OUT_OF_MEMORY",
+        reject_message("OUT_OF_MEMORY"),
+        document["document_id"],
+    )

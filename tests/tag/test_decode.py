@@ -1,0 +1,113 @@
+"""From tags to sorted, nested, calibrated spans."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medpipe.tag.crf import BEGIN, END, INSIDE, SINGLE
+from medpipe.tag.decode import calibrate, decode_rows, find_sections, nest, sort_spans
+from medpipe.tag.network import NetworkConfig, TaggerNetwork
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return TaggerNetwork(NetworkConfig(buckets=50, width=4, hidden=4), labels=3, styles=1).eval()
+
+
+def test_decode_rows_reads_every_label_and_level(network):
+    emissions = torch.zeros(2, 4, 3, 2, 5)
+    emissions[..., 0] = 8  # outside
+    for row, label, level, tags in (
+        (0, 0, 0, [BEGIN, INSIDE, END]),
+        (0, 0, 1, [0, SINGLE]),
+        (1, 1, 0, [SINGLE]),
+        (1, 2, 0, [SINGLE]),
+    ):
+        for step, tag in enumerate(tags):
+            emissions[row, step, label, level, tag] += 20 * (tag > 0)
+    found = decode_rows(network, emissions, torch.tensor([4, 1]), labels=2)
+    assert found[:, :4].astype(int).tolist() == [[0, 0, 2, 0], [0, 1, 1, 0], [1, 0, 0, 1]]  # label 2 is not wanted
+    assert (np.exp(found[:, 4]) > 0.99).all()
+
+
+def test_nothing_found(network):
+    emissions = torch.zeros(1, 3, 3, 2, 5)
+    emissions[..., 0] = 30
+    assert decode_rows(network, emissions, torch.tensor([3]), labels=3).shape == (0, 5)
+
+
+def slow_parents(starts, ends, labels):
+    """The definition, in so many words."""
+    parents = []
+    for one in range(len(starts)):
+        size = ends[one] - starts[one]
+        around = [
+            (ends[other] - starts[other], labels[other], starts[other], other)
+            for other in range(len(starts))
+            if starts[other] <= starts[one] and ends[other] >= ends[one] and ends[other] - starts[other] > size
+        ]
+        parents.append(min(around)[3] if around else -1)
+    return parents
+
+
+intervals = st.sets(st.tuples(st.integers(0, 12), st.integers(1, 6), st.integers(0, 2)), max_size=25)
+
+
+@given(intervals)
+def test_parents_equal_the_definition(chosen):
+    spans = sorted((start, start + size, label) for start, size, label in chosen)
+    starts, ends, labels = ([span[part] for span in spans] for part in range(3))
+    parents, depths = nest(starts, ends, labels)
+    assert parents == slow_parents(starts, ends, labels)
+    assert depths == [0 if parent < 0 else depths[parent] + 1 for parent in parents]
+
+
+def test_equal_spans_are_not_each_others_parents():
+    parents, depths = nest([0, 0, 0, 2], [9, 5, 5, 3], [0, 1, 2, 0])
+    assert parents == [-1, 0, 0, 1]
+    assert depths == [0, 1, 1, 2]
+
+
+def test_nesting_work_does_not_grow_with_the_square():
+    count = 200_000
+    parents, depths = nest(list(range(count)), list(range(1, count + 1)), [0] * count)
+    assert set(parents) == {-1}
+    assert set(depths) == {0}
+
+
+def test_sort_spans_keeps_the_more_probable_of_equal_ones():
+    spans = sort_spans(
+        text=np.array([1, 0, 0, 0]),
+        start=np.array([0, 5, 5, 2]),
+        end=np.array([1, 7, 7, 9]),
+        label=np.array([0, 1, 1, 0]),
+        score=np.array([-0.1, -2.0, -1.0, -0.5]),
+    )
+    assert list(zip(spans.text, spans.start, spans.end, spans.label, spans.score, strict=True)) == [
+        (0, 2, 9, 0, -0.5),
+        (0, 5, 7, 1, -1.0),
+        (1, 0, 1, 0, -0.1),
+    ]
+    assert spans.of_text(0) == slice(0, 2)
+    assert spans.of_text(1) == slice(2, 3)
+    assert spans.of_text(2) == slice(3, 3)
+
+
+def test_calibrate():
+    logs = np.log(np.array([0.2, 0.5, 0.9, 1.0]))
+    assert calibrate(logs, 1.0, 0.0).tolist() == [0.2, 0.5, 0.9, 1.0]
+    softer = calibrate(logs, 0.5, 0.0)
+    assert softer[0] > 0.2
+    assert softer[2] < 0.9
+    assert (calibrate(np.array([-1e9]), 1.0, 0.0) >= 0).all()
+
+
+def test_find_sections_takes_the_innermost():
+    # Section 0 holds section 1; section 2 follows; between 30 and 40 there is none.
+    start, end = np.array([0, 5, 20, 40]), np.array([20, 10, 30, 50])
+    places = find_sections(np.array([0, 5, 9, 10, 19, 20, 35, 45, 60]), start, end)
+    assert places == [0, 1, 1, 0, 0, 2, -1, 3, -1]
+    assert find_sections(np.array([3]), np.zeros(0, dtype=int), np.zeros(0, dtype=int)) == [-1]

@@ -1,0 +1,229 @@
+"""The stage on awkward notes: nothing crashes, nothing depends on what else is in the chunk."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from medpipe.errors import MedpipeError
+from medpipe.ids import make_id
+from medpipe.lake import contracts
+from medpipe.tag.network import NetworkConfig, TaggerNetwork
+from medpipe.tag.stage import Tagger
+from medpipe.weights import save_model
+
+LABELS = ["DISEASE", "SYMPTOM", "DRUG"]
+NOTES = {
+    "plain": "Mr. Example has had chest pain for 3 days. He takes 20 mg of something. No fever.",
+    "empty": "",
+    "blank": " \n\t \u00a0 ",
+    "one": "Fever",
+    "full stop": ".",
+    "capitals": "PATIENT SEEN TODAY. SEVERE HEADACHE AND VOMITING SINCE MONDAY. PLAN: REST.",
+    "emoji": "😀 pain 😀😀 since 👩‍⚕️ visit\u200b, naïve cafe\u0301 5µg – “ok”",
+    "surrogate": "broken \ud83d half and pain",
+    "long": "pain and itching and fever and cough " * 700,
+    "long word": "x" * 20_000,
+    "lines": "\r\n".join(["Temp 37.5", "", "BP 120/80"] * 5),
+    "right to left": "ألم في الصدر منذ ثلاثة أيام",
+    "nul": "pain\x00fever\x0ccough",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small untrained model that finds entities everywhere."""
+    torch.manual_seed(3)
+    shape = {"buckets": 256, "width": 8, "hidden": 16}
+    network = TaggerNetwork(NetworkConfig(**shape), labels=len(LABELS) + 1, styles=2)
+    with torch.no_grad():
+        network.output.weight *= 6
+    config = {
+        "name": "random",
+        "version": "0",
+        "labels": LABELS,
+        "auxiliary": {"CONDITION": ["DISEASE", "SYMPTOM"]},
+        "styles": ["clinical", "other"],
+        "network": shape,
+        "calibration": [0.8, 0.1],
+    }
+    path = tmp_path_factory.mktemp("model")
+    save_model(path, network.state_dict(), config)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tagger(folder):
+    return Tagger.load(folder, device="cpu")
+
+
+def make_tables(notes):
+    """Documents and one section over the second half of each."""
+    names = sorted(notes)
+    documents = {
+        "document_id": names,
+        "patient_id": [f"p-{name}" for name in names],
+        "text": [notes[name] for name in names],
+        "source": ["s"] * len(names),
+        "record": names,
+    }
+    sections = {
+        "document_id": names,
+        "section_id": [f"section-{name}" for name in names],
+        "name": ["plan"] * len(names),
+        "start": [len(notes[name]) // 2 for name in names],
+        "end": [len(notes[name]) for name in names],
+    }
+    return {"documents": pa.table(documents), "sections": pa.table(sections)}
+
+
+def encodable(notes):
+    """Arrow strings are UTF-8: a lone surrogate cannot reach the stage through a table."""
+    return {name: text for name, text in notes.items() if name != "surrogate"}
+
+
+@pytest.fixture(scope="module")
+def entities(tagger):
+    return tagger.run(make_tables(encodable(NOTES)), run_id="r").rows["entities"]
+
+
+def test_rows_obey_the_contract(entities):
+    assert entities.schema.equals(contracts.arrow_schema("entities"))
+    rows = entities.to_pylist()
+    assert len(rows) > 100
+    for row in rows:
+        assert NOTES[row["document_id"]][row["start"] : row["end"]] == row["text"]
+        assert row["text"].strip() == row["text"] != ""
+        assert row["label"] in LABELS
+        assert 0 <= row["score"] <= 1
+        assert row["patient_id"] == f"p-{row['document_id']}"
+        assert row["run_id"] == "r"
+    keys = [(row["document_id"], row["start"], row["end"], row["label"]) for row in rows]
+    order = [(document, start, end, LABELS.index(label)) for document, start, end, label in keys]
+    assert order == sorted(order)
+    assert len(set(keys)) == len(keys)
+
+
+def test_notes_without_words_have_no_entities(entities):
+    found = set(entities["document_id"].to_pylist())
+    assert not found & {"empty", "blank"}
+    assert {"plain", "long", "capitals"} <= found
+
+
+def test_ids_are_those_of_the_contract(entities, tagger):
+    for row in entities.to_pylist()[:20]:
+        weights = tagger.model.weights_hash
+        assert row["entity_id"] == make_id(
+            "entity", row["document_id"], weights, row["start"], row["end"], row["label"]
+        )
+        assert row["model"] == str(tagger.model)
+
+
+def test_parents_contain_their_children(entities):
+    rows = {row["entity_id"]: row for row in entities.to_pylist()}
+    children = [row for row in rows.values() if row["parent_entity_id"]]
+    assert children
+    for row in children:
+        parent = rows[row["parent_entity_id"]]
+        assert parent["document_id"] == row["document_id"]
+        assert parent["start"] <= row["start"] < row["end"] <= parent["end"]
+        assert parent["end"] - parent["start"] > row["end"] - row["start"]
+        assert row["depth"] == parent["depth"] + 1
+
+
+def test_sections(entities):
+    for row in entities.to_pylist():
+        half = len(NOTES[row["document_id"]]) // 2
+        assert row["section_id"] == (f"section-{row['document_id']}" if row["start"] >= half else None)
+
+
+@pytest.mark.parametrize("budget", [1, 64, 100_000])
+def test_output_does_not_depend_on_the_batches(folder, entities, budget):
+    notes = encodable(NOTES)
+    if budget == 1:  # a row a batch
+        notes = {name: text for name, text in notes.items() if name != "long"}
+    other = Tagger.load(folder, device="cpu", token_budget=budget).run(make_tables(notes), run_id="r").rows["entities"]
+    expected = entities.filter(pa.array([name in notes for name in entities["document_id"].to_pylist()]))
+    same_rows(other, expected)
+
+
+def test_output_does_not_depend_on_the_other_notes(tagger, entities):
+    for name in ("plain", "capitals", "emoji", "one"):
+        alone = tagger.run(make_tables({name: NOTES[name]}), run_id="r").rows["entities"]
+        same_rows(alone, entities.filter(pa.array([one == name for one in entities["document_id"].to_pylist()])))
+
+
+def same_rows(one, other):
+    """Equal but for the scores, which float noise may change by one unit of the fourth decimal."""
+    assert one.drop_columns("score").equals(other.drop_columns("score"))
+    assert np.allclose(one["score"].to_numpy(), other["score"].to_numpy(), atol=1.5e-4)
+
+
+def test_order_of_documents_does_not_matter(tagger, entities):
+    tables = make_tables(encodable(NOTES))
+    turned = {name: table.take(list(range(len(table)))[::-1]) for name, table in tables.items()}
+    same_rows(tagger.run(turned, run_id="r").rows["entities"], entities)
+
+
+def test_any_string_can_be_searched(tagger):
+    spans, *_ = tagger.find(list(NOTES.values()))
+    for number, text in enumerate(NOTES.values()):
+        part = spans.of_text(number)
+        assert all(text[start:end].strip() for start, end in zip(spans.start[part], spans.end[part], strict=True))
+
+
+def test_no_documents(tagger):
+    output = tagger.run(make_tables({}), run_id="r")
+    assert len(output.rows["entities"]) == 0
+    assert output.counts["tokens"] == 0
+
+
+def test_counts(tagger):
+    output = tagger.run(make_tables({"a": "one two three. Four", "b": "five"}), run_id="r")
+    assert output.counts["tokens"] == 6
+    assert output.counts["padded_tokens"] >= 6
+
+
+def test_words_are_forgotten_when_there_are_too_many(folder, monkeypatch, entities):
+    monkeypatch.setattr("medpipe.tag.stage.KEPT_WORDS", 3)
+    tagger = Tagger.load(folder, device="cpu")
+    tagger.find(["alpha beta gamma delta"])
+    tagger.find(["epsilon"])
+    assert len(tagger.table) == len(tagger.vectors) == 1
+    same_rows(
+        tagger.run(make_tables({"plain": NOTES["plain"]}), run_id="r").rows["entities"],
+        entities.filter(pa.array([one == "plain" for one in entities["document_id"].to_pylist()])),
+    )
+
+
+def test_out_of_memory_costs_one_document(folder, entities, monkeypatch):
+    tagger = Tagger.load(folder, device="cpu")
+    network_forward = TaggerNetwork.forward
+
+    def forward(self, vectors, lengths, style):
+        if vectors.shape[1] > 100:
+            raise torch.OutOfMemoryError
+        return network_forward(self, vectors, lengths, style)
+
+    monkeypatch.setattr(TaggerNetwork, "forward", forward)
+    output = tagger.run(make_tables(encodable(NOTES)), run_id="r")
+    assert [(reject.code, reject.stage, reject.document_id) for reject in output.rejects] == [
+        ("OUT_OF_MEMORY", "tag", "long")
+    ]
+    same_rows(
+        output.rows["entities"],
+        entities.filter(pa.array([one != "long" for one in entities["document_id"].to_pylist()])),
+    )
+
+
+def test_broken_models(folder, tmp_path):
+    with pytest.raises(MedpipeError, match="MODEL_NOT_FOUND"):
+        Tagger.load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    for config in (
+        '{"name": "x", "version": "0"}',
+        (folder / "config.json").read_text().replace('"hidden": 16', '"hidden": 17'),
+    ):
+        (tmp_path / "config.json").write_text(config)
+        with pytest.raises(MedpipeError, match="MODEL_INVALID"):
+            Tagger.load(tmp_path)
