@@ -1,0 +1,97 @@
+"""The tagger's model card: what it was trained on, what it scores, where it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medpipe.learn.tagger import TaggerConfig
+
+# Credits that the corpora's licences ask for, by folder (see each corpus's README).
+CREDITS = {
+    "maccrobat": "MACCROBAT2020 (Caufield et al. 2018, 2019), figshare 9764942, CC BY 4.0.",
+    "raredis": (
+        "RareDis (Martínez-deMiguel et al. 2022), annotations CC BY 4.0. The texts belong to the National Organization "
+        "for Rare Disorders (NORD); they trained these weights and are not redistributed."
+    ),
+    "ncbi_disease": "NCBI Disease corpus (Doğan, Leaman, Lu 2014), U.S. National Library of Medicine, public domain.",
+    "bc5cdr": "BC5CDR (Li et al. 2016), BioCreative V, public domain mark / CC BY 4.0.",
+    "chia": "Chia (Kury et al. 2020), figshare 11855817, CC BY 4.0.",
+    "phee": "PHEE (Sun et al. 2022), MIT License, © 2025 Sun Zhaoyue.",
+    "genia": "GENIA term corpus 3.02 (Kim et al. 2003), CC BY 3.0. Corpus annotations © GENIA Project.",
+}
+
+LIMITS = """
+- English only. Trained on published case reports, encyclopaedia articles, abstracts and trial criteria; no clinic's own
+  notes, so abbreviations and templates of an EHR are less well known to it than the figures say.
+- An entity lies within one sentence; a discontinuous one is found as its outer extent, if at all.
+- Entities of one label nest or overlap at most {levels} deep; of different labels, freely.
+- `score` is the calibrated probability that span and label are exactly right, measured on the corpora below: on text of
+  another kind it is too high.
+- `subtype` is empty.
+"""
+
+
+def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None:
+    """Writes the card; ``result`` is what ``train`` made."""
+    lines = [
+        f"# {config.name} {config.version}",
+        "",
+        "Nested BiLSTM-CRF over hashed words and character n-grams; one linear chain (BIOES) a label and nesting level.",
+        f"Labels: {', '.join(config.labels)}.",
+        "",
+        f"Trained with `medpipe train tagger --config {config.name} --corpora DIR --out DIR`, best after epoch "
+        f"{result['epochs']} of {config.training.epochs}, in {result['seconds']:.0f} s of training on CPU. Chosen by the "
+        "mean micro F1 over the dev sets; the test sets were not looked at.",
+        "",
+        "## Training data",
+        "",
+        "| corpus | documents | sentences | tokens | entities | of these not learnable | seen an epoch |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for entry in config.corpora:
+        facts = result["train"][entry["folder"]]
+        lost = facts["across_sentences"] + facts["no_level"]
+        lines.append(
+            f"| {entry['folder']} | {facts['documents']} | {facts['sentences']} | {facts['tokens']} "
+            f"| {facts['entities']} | {lost} | {entry['repeat']} × |"
+        )
+    lines += ["", "Not learnable: across two sentences, or more levels deep than the model has.", ""]
+    lines += [f"- {CREDITS.get(entry['folder'], entry['folder'])}" for entry in config.corpora]
+    if config.auxiliary:
+        lines += ["", "## Label maps", ""]
+        parts = ", ".join(f"{whole} ({' or '.join(parts)})" for whole, parts in config.auxiliary.items())
+        lines += [f"Trained only, never given: {parts}. In the scores below either label counts as it.", ""]
+        for entry in config.corpora:
+            lines.append(
+                f"- {entry['folder']}: "
+                + ", ".join(f"{kind} → {label}" for kind, label in entry.get("labels", {}).items())
+            )
+    lines += ["", f"## Scores on dev (exact span and label; mean micro F1 {100 * result['score']:.1f})", ""]
+    lines += ["| corpus | label | P | R | F1 | support |", "|---|---|---:|---:|---:|---:|"]
+    for folder, scores in result["dev"].items():
+        lines.append(_score_row(f"**{folder}**", "**all**", scores["micro"]))
+        lines += [_score_row("", label, one) for label, one in scores["labels"].items()]
+        if scores["nested"]["support"]:
+            lines.append(_score_row("", "nested", scores["nested"]))
+    slope, intercept = result["calibration"]
+    lines += [
+        "",
+        "## Calibration",
+        "",
+        f"Platt scaling on dev: slope {slope}, intercept {intercept}. Expected calibration error on dev (10 bins, fitted and "
+        f"measured on the same spans): {result['calibration_error']:.3f}; by label: "
+        + ", ".join(f"{label} {error:.3f}" for label, error in result["calibration_errors"].items())
+        + ".",
+        "",
+        "## Limits",
+        LIMITS.format(levels=config.network.levels).rstrip(),
+        "",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _score_row(corpus: str, label: str, scores: dict[str, float]) -> str:
+    precision, recall, f1 = (f"{100 * scores[name]:.1f}" for name in ("precision", "recall", "f1"))
+    return f"| {corpus} | {label} | {precision} | {recall} | {f1} | {scores['support']} |"
