@@ -42,6 +42,9 @@ CODES: dict[str, Code] = {
         "The note has {size} characters, more than the limit of {limit}.", "Split the note or raise max_note_chars."
     ),
     "TEXT_UNDECODABLE": Code("The bytes are not text in any encoding that medpipe knows.", "Export as UTF-8."),
+    "TEXT_INVALID": Code(
+        "The text holds lone surrogates, which are no characters.", "Export the record again as UTF-8."
+    ),
     "TEXT_BINARY": Code("The content is binary ({kind}), not text.", "Export the text layer, or run OCR first."),
     "BASE64_INVALID": Code(
         "The attachment is not valid base64.", "The export cut or changed the data; export the record again."

@@ -1,0 +1,149 @@
+"""The readers, and which of them reads a file: chosen by content, by name only where content leaves it open.
+
+A format is one reader here: a function ``(path, reading) -> documents, rejects, skipped``, which streams, never raises
+for bad content, and yields something for every record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from medpipe.errors import MedpipeError
+from medpipe.ingest.decoding import decode, magic
+from medpipe.ingest.fhir import read_resource
+from medpipe.ingest.notes import Reading
+from medpipe.ingest.simple_json import read_one, read_simple
+from medpipe.ingest.sources import Source
+from medpipe.records import Document, Reject, Skipped
+
+Item = Document | Reject | Skipped
+HEAD_BYTES = 1 << 16
+
+
+def read_source(source: Source, *, format: str = "auto", max_note_chars: int) -> Iterator[Item]:
+    """Yields what a file holds: documents, rejects, and records that are not notes.
+
+    Raises:
+        MedpipeError: SETTING_INVALID where there is no such format; INPUT_UNREADABLE where the file cannot be opened.
+            Bad content raises nothing.
+    """
+    if format != "auto" and format not in READERS:
+        known = ", ".join(["auto", *READERS])
+        raise MedpipeError("SETTING_INVALID", name="format", reason=f"{format!r} is none of {known}")
+    try:
+        name = format if format != "auto" else sniff(source.path)
+        reading = Reading(source.name, name or "unknown", max_note_chars)
+        if name is None:
+            yield reading.reject("0", "FORMAT_UNKNOWN")
+        else:
+            yield from READERS[name](source.path, reading)
+    except OSError as error:
+        raise MedpipeError("INPUT_UNREADABLE", path=source.path, reason=error.strerror) from error
+
+
+def sniff(path: Path) -> str | None:
+    """Returns the format of a file, ``None`` where no reader knows it."""
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if start[:1] in (b"{", b"[") and magic(head) is None:
+            return _sniff_json(file, start, suffix)
+    if suffix in (".ndjson", ".jsonl"):
+        return "ndjson"
+    if suffix == ".json":
+        return "json"
+    other = start.startswith((b"<", b"MSH|", b"FHS|", b"BHS|", b"\x0bMSH|"))  # XML and HL7 v2: no reader yet
+    if not other and suffix in ("", ".txt", ".text") and magic(head) is None:
+        return "text"
+    return None
+
+
+def _sniff_json(file: Any, start: bytes, suffix: str) -> str:
+    """Tells one JSON document from lines of JSON: in the latter the first line is an object and more follows."""
+    line, found, rest = start.partition(b"\n")
+    if not found and len(start) >= HEAD_BYTES - 64:  # a long first line: read to its end
+        line += file.readline()
+        rest = file.read(64)
+    if rest.strip() and line.lstrip()[:1] == b"{":
+        try:
+            if isinstance(json.loads(line), dict):
+                return "ndjson"
+        except (ValueError, RecursionError):
+            pass
+    if suffix in (".ndjson", ".jsonl") and rest.strip():
+        return "ndjson"
+    return "fhir" if b'"resourceType"' in start or b'"resourceType"' in line else "json"
+
+
+# --- readers --------------------------------------------------------------------------------
+
+
+def parse_json(raw: bytes, place: str, reading: Reading) -> tuple[Any, Reject | None]:
+    """Returns the parsed JSON, or a reject that says where it breaks."""
+    decoded = decode(raw, "utf-8")
+    if decoded.error:
+        return None, reading.reject(place, decoded.error, kind=decoded.kind)
+    try:
+        return json.loads(decoded.text), None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}" if place == "0" else f"{place} column {error.colno}"
+        return None, reading.reject(place, "JSON_INVALID", where=where)
+    except RecursionError:
+        return None, reading.reject(place, "JSON_TOO_DEEP", limit="about 1,000")
+    except ValueError:  # an integer of more digits than Python converts
+        return None, reading.reject(place, "JSON_INVALID", where=place)
+
+
+def read_fhir(path: Path, reading: Reading) -> Iterator[Item]:
+    """Reads one FHIR resource or Bundle."""
+    value, reject = parse_json(path.read_bytes(), "0", reading)
+    if reject is not None:
+        yield reject
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from read_resource(item, str(index), reading)
+    else:
+        yield from read_resource(value, "0", reading)
+
+
+def read_json(path: Path, reading: Reading) -> Iterator[Item]:
+    """Reads the project's own simple JSON."""
+    value, reject = parse_json(path.read_bytes(), "0", reading)
+    if reject is not None:
+        yield reject
+    else:
+        yield from read_simple(value, reading)
+
+
+def read_ndjson(path: Path, reading: Reading) -> Iterator[Item]:
+    """Reads lines of JSON, one at a time: FHIR resources, or objects of the project's own simple JSON."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            place = f"line {number}"
+            value, reject = parse_json(line, place, reading)
+            if reject is not None:
+                yield reject
+            elif isinstance(value, dict) and "resourceType" not in value and "text" in value:
+                yield read_one(value, place, reading)
+            else:
+                yield from read_resource(value, place, reading)
+
+
+def read_text(path: Path, reading: Reading) -> Iterator[Item]:
+    """Reads a file of plain text as one note."""
+    raw = path.read_bytes()
+    yield reading.attachment("0", raw, "text/plain", None)
+
+
+READERS: dict[str, Callable[[Path, Reading], Iterator[Item]]] = {
+    "fhir": read_fhir,
+    "ndjson": read_ndjson,
+    "json": read_json,
+    "text": read_text,
+}

@@ -1,0 +1,119 @@
+"""The first stage: sources in, chunks of documents out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from medpipe.ids import make_id
+from medpipe.ingest.read import read_source
+from medpipe.ingest.sources import Source
+from medpipe.lake import contracts
+from medpipe.records import Document, Reject, Skipped, StageOutput
+
+
+def read_chunks(
+    sources: Sequence[Source],
+    *,
+    format: str,
+    max_note_chars: int,
+    chunk_documents: int,
+    chunk_chars: int,
+    run_id: str,
+) -> Iterator[StageOutput]:
+    """Yields chunks of whole documents with their sections and rejects; at least one, which may be empty.
+
+    Each chunk's tables are sorted by document id. A note that stands twice in the sources (same place, patient and
+    text) is taken once and counted as a duplicate. In the counts of all chunks together
+    ``records = documents + duplicates + not_notes + rejected``.
+    """
+    seen: set[bytes] = set()  # 16 bytes a note
+    chunk = _Chunk(run_id)
+    chunk.counts["sources"] = len(sources)
+    for source in sources:
+        for item in read_source(source, format=format, max_note_chars=max_note_chars):
+            if isinstance(item, Document):
+                key = bytes.fromhex(item.document_id)
+                if key in seen:
+                    chunk.counts.update(("records", "duplicates"))
+                    continue
+                seen.add(key)
+            chunk.add(item)
+            if chunk.is_full(chunk_documents, chunk_chars):
+                yield chunk.finish()
+                chunk = _Chunk(run_id)
+    if chunk.counts or not seen:
+        yield chunk.finish()
+
+
+class _Chunk:
+    """The documents and rejects that were read since the last chunk was given out."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.documents: list[Document] = []
+        self.rejects: list[Reject] = []
+        self.counts: Counter[str] = Counter()
+        self.chars = 0
+
+    def add(self, item: Document | Reject | Skipped) -> None:
+        self.counts["records"] += 1
+        if isinstance(item, Document):
+            self.documents.append(item)
+            self.chars += len(item.text)
+            self.counts["documents"] += 1
+        elif isinstance(item, Reject):
+            self.rejects.append(item)
+            self.counts.update(("rejected", f"rejected:{item.code}"))
+        else:
+            self.counts.update(("not_notes", f"not_a_note:{item.kind}"))
+
+    def is_full(self, documents: int, chars: int) -> bool:
+        # Rejects are rows too: a file of a million bad lines must not pile up in memory.
+        return len(self.documents) >= documents or self.chars >= chars or len(self.rejects) >= 100 * documents
+
+    def finish(self) -> StageOutput:
+        documents = sorted(self.documents, key=lambda document: document.document_id)
+        rows = {
+            "documents": documents_table(documents, self.run_id),
+            "sections": sections_table(documents, self.run_id),
+        }
+        return StageOutput(rows, self.rejects, dict(self.counts))
+
+
+# Columns that a document's row takes from the record as they are.
+COPIED = (
+    "document_id", "source", "record", "format", "patient_id", "encounter_id", "note_type", "note_type_code",
+    "authored_at", "authored_at_text", "media_type", "encoding", "language", "text", "text_hash",
+)  # fmt: skip
+
+
+def documents_table(documents: Sequence[Document], run_id: str) -> pa.Table:
+    """Returns documents as rows; the counts of later stages are zero until publish."""
+    count = len(documents)
+    columns = {name: [getattr(document, name) for document in documents] for name in COPIED}
+    zero = [0] * count
+    return contracts.conform("documents", columns | {
+        "n_chars": [len(document.text) for document in documents], "status": ["processed"] * count,
+        "n_sections": [len(document.sections) for document in documents], "n_entities": zero, "n_relations": zero,
+        "n_summaries": zero, "run_id": [run_id] * count,
+    })  # fmt: skip
+
+
+def sections_table(documents: Sequence[Document], run_id: str) -> pa.Table:
+    """Returns the sections of documents as rows, in the order of the documents."""
+    columns: dict[str, list] = {
+        name: [] for name in contracts.arrow_schema("sections").names if name not in ("run_id", "schema_version")
+    }
+    for document in documents:
+        ids = [make_id("section", document.document_id, part.start, part.end, part.name) for part in document.sections]
+        columns["section_id"] += ids
+        columns["document_id"] += [document.document_id] * len(ids)
+        columns["parent_section_id"] += [
+            None if part.parent is None else ids[part.parent] for part in document.sections
+        ]
+        for name in ("name", "title", "code", "start", "end", "body_start"):
+            columns[name] += [getattr(part, name) for part in document.sections]
+    return contracts.conform("sections", columns | {"run_id": [run_id] * len(columns["section_id"])})
