@@ -89,6 +89,11 @@ NEGATED = [
     "No [cyanosis|n], [clubbing|n], or [edema|n], there is a [systolic murmur].",
     "He has had no [weight loss|n] and no [night sweats|n].",
     "[Chest pain|n], [syncope|n], and [orthopnea|n] were all denied.",
+    "She is not reporting [tremor|n], [constipation|n], [heat intolerance|n], [palpitations|n] or [muscle weakness|n].",
+    "There is no focal opacity to suggest [pneumonia|n].",
+    "GENERAL: Negative [weakness|n], negative [fatigue|n].",
+    "They have not noted him to have any [fevers|n].",
+    "[Hepatitis C] treated; PCR negative for [relapse|n].",
     "No severe [headache|n] or mild [photophobia|n].",
 ]
 AFFIRMED = [
@@ -149,6 +154,7 @@ HYPOTHETICAL = [
     "Monitor for [bleeding|y].",
     "[Fall|y] precautions.",
     "Watch for signs of [infection|y].",
+    "Risks include but are not limited to [bleeding|y], [infection|y], [nerve damage|y], and [nonunion|y].",
     "She asked if the [rash] would heal.",
 ]
 HISTORICAL = [
@@ -184,6 +190,7 @@ FAMILY = [
     "[Migraine|f] in her sister.",
     "No family history of [sudden death|nf].",
     "[Stroke|f] (maternal grandmother).",
+    "[Stroke|f] on paternal side.",
     "Mother states that he has [fever].",
     "Brought in by his daughter for [confusion].",
     "She lives with her mother and has [asthma].",
