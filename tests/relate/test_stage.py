@@ -1,0 +1,150 @@
+"""The relation stage: rows that keep their contract and do not depend on what else is in the chunk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from medpipe.errors import MedpipeError
+from medpipe.ids import make_id
+from medpipe.lake import contracts
+from medpipe.relate.features import Mentions
+from medpipe.relate.stage import Relater
+
+TEXTS = [
+    "Asthma causes wheezing. The patient has a cough at night. Gout was excluded; no fever.",
+    "No finding.",
+    "",
+    "Psoriasis with itching.\n\nPLAN: Rest.\n" + "Migraine and nausea came back. " * 30,
+    "Fever.",
+]
+WORDS = {"Asthma": "DISEASE", "Gout": "DISEASE", "Psoriasis": "DISEASE", "Migraine": "DISEASE", "wheezing": "SYMPTOM",
+         "cough": "SYMPTOM", "fever": "SYMPTOM", "itching": "SYMPTOM", "nausea": "SYMPTOM", "night": "TEMPORAL"}  # fmt: skip
+
+
+def tables(numbers: list[int]) -> dict[str, pa.Table]:
+    documents, sections, entities = [], [], []
+    for number in numbers:
+        text, document = TEXTS[number], make_id("document", str(number))
+        documents.append(
+            {"document_id": document, "patient_id": "p", "text": text, "source": "a", "record": str(number)}
+        )
+        sections.append({"document_id": document, "start": 0})
+        for word, label in WORDS.items():
+            at = text.find(word)
+            while at >= 0:
+                entities.append({
+                    "document_id": document, "entity_id": make_id("entity", document, at), "start": at, "end": at + len(word),
+                    "label": label, "negated": word == "fever", "family": word == "Gout",
+                })  # fmt: skip
+                at = text.find(word, at + 1)
+    kinds = pa.schema([("document_id", pa.string()), ("entity_id", pa.string()), ("start", pa.int32()), ("end", pa.int32()),
+                       ("label", pa.string()), ("negated", pa.bool_()), ("family", pa.bool_())])  # fmt: skip
+    return {
+        "documents": pa.Table.from_pylist(documents, schema=pa.schema([(n, pa.string()) for n in ("document_id", "patient_id", "text", "source", "record")])),
+        "sections": pa.Table.from_pylist(sections, schema=pa.schema([("document_id", pa.string()), ("start", pa.int32())])),
+        "entities": pa.Table.from_pylist(entities, schema=kinds),
+    }  # fmt: skip
+
+
+def rows(relater: Relater, numbers: list[int]) -> list[dict[str, Any]]:
+    output = relater.run(tables(numbers), run_id="r")
+    assert output.rows["relations"].schema.equals(contracts.arrow_schema("relations"))
+    assert output.rejects == []
+    return output.rows["relations"].to_pylist()
+
+
+def test_rows_are_right(relater: Relater) -> None:
+    found = rows(relater, [0])
+    entities = {row["entity_id"]: row for row in tables([0])["entities"].to_pylist()}
+    pairs = {}
+    for row in found:
+        head, tail = entities[row["head_entity_id"]], entities[row["tail_entity_id"]]
+        assert (head["label"], tail["label"]) == ("DISEASE", "SYMPTOM")
+        evidence = TEXTS[0][row["evidence_start"] : row["evidence_end"]]
+        words = TEXTS[0][head["start"] : head["end"]], TEXTS[0][tail["start"] : tail["end"]]
+        assert all(word in evidence for word in words)
+        pairs[words] = row
+    assert set(pairs) == {(d, s) for d in ("Asthma", "Gout") for s in ("wheezing", "cough", "fever")}
+    assert pairs["Asthma", "wheezing"]["sentence_distance"] == 0 and not pairs["Asthma", "wheezing"]["negated"]
+    assert pairs["Asthma", "fever"]["sentence_distance"] == 2 and pairs["Asthma", "fever"]["negated"]
+    assert pairs["Gout", "cough"]["negated"], "a disease of the family"
+    assert all(0 <= row["score"] <= 1 for row in found)
+
+
+def test_rows_do_not_depend_on_the_chunk_or_its_order(relater: Relater) -> None:
+    together = rows(relater, [0, 1, 2, 3, 4])
+    assert together == rows(relater, [4, 3, 2, 1, 0])
+    alone = sorted(
+        (row for number in range(5) for row in rows(relater, [number])),
+        key=lambda row: (row["document_id"], row["relation_id"]),
+    )
+    assert [{k: v for k, v in row.items() if k != "score"} for row in alone] == [
+        {k: v for k, v in row.items() if k != "score"} for row in together
+    ]
+    assert np.allclose([row["score"] for row in alone], [row["score"] for row in together], atol=2e-4)
+    relater.token_budget = 1
+    assert [row["relation_id"] for row in rows(relater, [0, 1, 2, 3, 4])] == [row["relation_id"] for row in together]
+
+
+def test_relations_stay_within_their_document(relater: Relater) -> None:
+    data = tables([0, 3])
+    home = dict(
+        zip(data["entities"]["entity_id"].to_pylist(), data["entities"]["document_id"].to_pylist(), strict=True)
+    )
+    for row in relater.run(data, run_id="r").rows["relations"].to_pylist():
+        assert home[row["head_entity_id"]] == home[row["tail_entity_id"]] == row["document_id"]
+
+
+def test_nothing_to_relate(relater: Relater) -> None:
+    assert rows(relater, [1, 2, 4]) == []
+    assert rows(relater, []) == []
+
+
+def test_min_score_takes_the_place_of_the_threshold(folder: Path) -> None:
+    scores = sorted(row["score"] for row in rows(Relater.load(folder, device="cpu"), [0, 3]))
+    middle = scores[len(scores) // 2]
+    kept = rows(Relater.load(folder, device="cpu", min_score=middle), [0, 3])
+    assert 0 < len(kept) < len(scores) and min(row["score"] for row in kept) >= middle
+    assert rows(Relater.load(folder, device="cpu", min_score=1.0), [0, 3]) == []
+
+
+def test_out_of_memory_costs_one_document(relater: Relater, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = relater.network.forward
+
+    def forward(batch, features):
+        if len(batch.words) > 100:
+            raise MemoryError
+        return real(batch, features)
+
+    monkeypatch.setattr(relater.network, "forward", forward)
+    output = relater.run(tables([0, 3]), run_id="r")
+    assert [(reject.code, reject.record) for reject in output.rejects] == [("OUT_OF_MEMORY", "3")]
+    assert set(output.rows["relations"]["document_id"].to_pylist()) == {make_id("document", "0")}
+
+
+def test_scores_of_nested_and_two_thousand_mentions(relater: Relater) -> None:
+    text = "Asthma causes wheezing and cough. " * 700
+    starts = sorted(
+        [at * 34 for at in range(700)] + [at * 34 + 14 for at in range(700)] + [at * 34 for at in range(700)]
+    )
+    ends = [start + (6 if i % 3 == 0 else 22 if i % 3 == 1 else 8) for i, start in enumerate(starts)]
+    mentions = Mentions(np.array(starts), np.array(ends), np.array([i % 2 for i in range(len(starts))]))
+    graphs, scores, _, counts = relater.score([text], [np.array([0])], [mentions])
+    assert scores[0] is not None and len(scores[0]) == len(graphs[0].pairs) <= 4 * len(starts)
+    assert counts["candidates_cut"] > 0
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(MedpipeError) as caught:
+        Relater.load(tmp_path)
+    assert caught.value.code == "MODEL_NOT_FOUND"
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(MedpipeError) as caught:
+        Relater.load(tmp_path)
+    assert caught.value.code == "MODEL_INVALID"
