@@ -181,7 +181,7 @@ def _sources_done(root: Path, partition: str, fingerprint: dict[str, Any]) -> di
 
 def read_plan(work: str | Path) -> dict[str, Any]:
     """Returns the plan of a work area."""
-    return dict(json.loads((Path(work) / "plan.json").read_text(encoding="utf-8")))
+    return dict(files.read_json(Path(work) / "plan.json"))
 
 
 # --- stages ---------------------------------------------------------------------------------
@@ -203,37 +203,43 @@ def run_stage(
     if stage == "ingest":
         return _ingest_shard(folder, night, shard, settings, run_id, progress)
     chunks = sorted(folder.glob("chunk-*"))
+    sizes = {chunk: read_done(chunk, "ingest")["documents"] for chunk in chunks}
     waiting = [chunk for chunk in chunks if not (chunk / f"{stage}.json").exists()]
-    if waiting:
+    worker = None
+    if any(sizes[chunk] for chunk in waiting):
         worker = load_stage(stage, settings)
         if str(worker.model) != night["fingerprint"]["models"][stage]:
             raise MedpipeError("MODEL_CHANGED", stage=stage)
-    total = sum(json.loads((chunk / "ingest.json").read_text())["documents"] for chunk in chunks)
-    done = 0
-    for chunk in chunks:
+    for number, chunk in enumerate(chunks, 1):
         if chunk in waiting:
             _run_chunk(worker, chunk, stage, run_id)
-        done += json.loads((chunk / "ingest.json").read_text())["documents"]
         if progress:
-            progress(stage, done, total)
-    return _sum_counts(json.loads((chunk / f"{stage}.json").read_text())["counts"] for chunk in chunks)
+            progress(stage, sum(sizes[one] for one in chunks[:number]), sum(sizes.values()))
+    return _sum_counts(read_done(chunk, stage)["counts"] for chunk in chunks)
+
+
+def read_done(chunk: Path, stage: str) -> dict[str, Any]:
+    """Returns what a stage noted when it had done a chunk."""
+    return dict(files.read_json(chunk / f"{stage}.json"))
 
 
 def load_stage(stage: str, settings: Settings) -> Stage:
     """Loads a stage with the model and device of the settings. Imports torch only here."""
-    common = {"device": settings.device, "token_budget": settings.token_budget}
+    device, budget = settings.device, settings.token_budget
     if stage == "tag":
         from medpipe.tag.stage import Tagger
 
-        return Tagger.load(settings.tagger, **common)
+        return Tagger.load(settings.tagger, device=device, token_budget=budget)
     if stage == "relate":
         from medpipe.relate.stage import Relater
 
-        return Relater.load(settings.relations, min_score=settings.min_relation_score, **common)
+        return Relater.load(
+            settings.relations, device=device, token_budget=budget, min_score=settings.min_relation_score
+        )
     if stage == "summarize":
         from medpipe.summarize.stage import Summarizer
 
-        return Summarizer.load(settings.summarizer, **common)
+        return Summarizer.load(settings.summarizer, device=device, token_budget=budget)
     raise ValueError(f"no stage {stage}")
 
 
@@ -250,7 +256,7 @@ def _ingest_shard(
 
     done = folder / "ingest.json"
     if done.exists():
-        return dict(json.loads(done.read_text())["counts"])
+        return dict(files.read_json(done)["counts"])
     shutil.rmtree(folder, ignore_errors=True)  # half an ingest: reading again is cheaper than finding the place
     by_name = {source["name"]: Source(Path(source["path"]), source["name"]) for source in night["sources"]}
     known = _published_ids(night) if night["reuse"] else None
@@ -274,6 +280,8 @@ def _ingest_shard(
             kept += rows["documents"].filter(old)["document_id"].to_pylist()
             rows["documents"] = rows["documents"].filter(pc.invert(old))
             rows["sections"] = _of_documents(rows["sections"], rows["documents"]["document_id"])
+        if not len(rows["documents"]) and not output.rejects:
+            continue
         chunk = folder / f"chunk-{index:05d}"
         _write_output(chunk, "ingest", rows, output.rejects, output.counts, started, started_at, run_id, "cpu")
         started_at = datetime.now(UTC)
@@ -302,7 +310,8 @@ def _of_documents(table: pa.Table, document_ids: pa.ChunkedArray) -> pa.Table:
     return table.filter(pc.is_in(table["document_id"], document_ids.combine_chunks()))
 
 
-def _run_chunk(worker: Stage, chunk: Path, stage: str, run_id: str) -> None:
+def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str) -> None:
+    """Runs a stage over a chunk; ``worker`` is None where no chunk has documents."""
     started_at = datetime.now(UTC)
     started = time.monotonic()
     tables = {name: files.read_table(chunk / f"{name}.parquet") for name in READS[stage]}
@@ -312,10 +321,12 @@ def _run_chunk(worker: Stage, chunk: Path, stage: str, run_id: str) -> None:
             pc.invert(pc.is_in(tables["documents"]["document_id"], failed))
         )
         tables = {name: _of_documents(table, intact) for name, table in tables.items()}
-    output = run_isolated(worker, tables, run_id=run_id)
-    _write_output(
-        chunk, stage, output.rows, output.rejects, output.counts, started, started_at, run_id, str(worker.device)
-    )
+    if worker is None or not len(tables["documents"]):
+        output = StageOutput({WRITES[stage]: contracts.empty_table(WRITES[stage])})
+    else:
+        output = run_isolated(worker, tables, run_id=run_id)
+    device = str(worker.device) if worker else "none"
+    _write_output(chunk, stage, output.rows, output.rejects, output.counts, started, started_at, run_id, device)
 
 
 def failed_documents(chunk: Path, stages: Sequence[str]) -> pa.Array:
@@ -422,17 +433,13 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
     night = read_plan(work)
     chunks = sorted(work.glob("shard-*/chunk-*"))
     funnel = _sum_counts(
-        json.loads((work / f"shard-{index:05d}" / "ingest.json").read_text())["counts"]
-        for index in range(len(night["shards"]))
+        files.read_json(work / f"shard-{index:05d}" / "ingest.json")["counts"] for index in range(len(night["shards"]))
     )
     tables = {
         name: [chunk / f"{name}.parquet" for chunk in chunks] for name in ("documents", "sections", *WRITES.values())
     }
     tables["quarantine"] = [chunk / f"quarantine.{stage}.parquet" for chunk in chunks for stage in STAGES]
-    new_rows = {
-        WRITES[stage]: sum(json.loads((chunk / f"{stage}.json").read_text())["rows"] for chunk in chunks)
-        for stage in WRITES
-    }
+    new_rows = {WRITES[stage]: sum(read_done(chunk, stage)["rows"] for chunk in chunks) for stage in WRITES}
     new_rows["quarantined"] = sum(files.count_rows(path) for path in tables["quarantine"])
     runs = work / "runs.parquet"
     files.write_table(runs, _runs_table(night, chunks, settings))
@@ -445,9 +452,7 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
             partition=night["partition"],
             tables=tables,
             sources=frozenset(shard_sources),
-            keep=frozenset(
-                key for path in sorted(work.glob("shard-*/keep.json")) for key in json.loads(path.read_text())
-            ),
+            keep=frozenset(key for path in sorted(work.glob("shard-*/keep.json")) for key in files.read_json(path)),
             failed=frozenset(key for chunk in chunks for key in failed_documents(chunk, STAGES).to_pylist()),
             facts={"fingerprint": night["fingerprint"], "sources": digests, "funnel": funnel},
         )
@@ -470,7 +475,7 @@ def _runs_table(night: Mapping[str, Any], chunks: Sequence[Path], settings: Sett
 
 
 def _run_row(stage: str, night: Mapping[str, Any], chunks: Sequence[Path], settings: Settings) -> dict[str, Any]:
-    done = [json.loads((chunk / f"{stage}.json").read_text()) for chunk in chunks]
+    done = [read_done(chunk, stage) for chunk in chunks]
     model = stage_models(settings).get(stage)
     now = datetime.now(UTC)
     counts = _sum_counts(one["counts"] for one in done)
@@ -485,7 +490,7 @@ def _run_row(stage: str, night: Mapping[str, Any], chunks: Sequence[Path], setti
         "weights_hash": model.weights_hash if model else None,
         "schema_versions": list(night["fingerprint"]["schemas"].items()),
         "device": done[0]["device"] if done else "none",
-        "rows_in": sum(json.loads((chunk / "ingest.json").read_text())["documents"] for chunk in chunks),
+        "rows_in": sum(read_done(chunk, "ingest")["documents"] for chunk in chunks),
         "rows_out": sum(one["rows"] for one in done),
         "rejects": sum(one["rejects"] for one in done),
         "seconds": sum(one["seconds"] for one in done),

@@ -1,0 +1,55 @@
+"""Which partition a night's run works on, for every way in which Airflow may start it.
+
+Manual and asset-triggered runs of Airflow 3 have no logical date and no data interval. A scheduled run at 02:00 works
+on the day before; so does a run that says nothing: the last whole day before it was started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from medpipe.errors import MedpipeError
+
+
+def resolve_partition(
+    params: Mapping[str, Any],
+    *,
+    run_after: datetime,
+    data_interval_start: datetime | None = None,
+    logical_date: datetime | None = None,
+    partition_key: str | None = None,
+) -> str:
+    """Returns the partition, ``YYYY-MM-DD``, from the first of these that is given.
+
+    1. the parameter ``partition`` (manual runs and backfills that name a day);
+    2. the run's partition key (partitioned assets);
+    3. the start of the data interval (scheduled runs, backfills);
+    4. the logical date;
+    5. the day before ``run_after`` in UTC (manual and asset-triggered runs that name none).
+
+    Raises:
+        MedpipeError: DATE_INVALID where the parameter or the key is no date.
+    """
+    for named in (params.get("partition"), partition_key):
+        if named:
+            return parse_partition(str(named))
+    for moment in (data_interval_start, logical_date):
+        if moment is not None:
+            return moment.astimezone(UTC).date().isoformat()
+    return (run_after.astimezone(UTC).date() - timedelta(days=1)).isoformat()
+
+
+def parse_partition(value: str) -> str:
+    """Returns ``value`` if it is a date of the form YYYY-MM-DD.
+
+    Raises:
+        MedpipeError: DATE_INVALID.
+    """
+    try:
+        if date.fromisoformat(value).isoformat() == value:
+            return value
+    except ValueError:
+        pass
+    raise MedpipeError("DATE_INVALID", value=value)

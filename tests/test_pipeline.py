@@ -1,0 +1,235 @@
+"""The line with fake stages: what it does about shards, chunks, kills, bad documents and work that was done before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from medpipe import pipeline
+from medpipe.errors import MedpipeError
+from medpipe.ids import make_id
+from medpipe.lake import contracts, warehouse
+from medpipe.records import ModelId, StageOutput
+from medpipe.settings import Settings
+
+DAY = "2026-01-31"
+TIMES = {"started_at", "finished_at", "seconds", "peak_memory_mb"}  # columns of runs that differ from run to run
+
+
+class FakeStage:
+    """Tags every word "cough", relates it to itself, summarizes by the first words; fails where a note says so."""
+
+    device = "cpu"
+    calls: list[tuple[str, int]] = []  # noqa: RUF012 (read by the tests)
+
+    def __init__(self, name: str, model: ModelId) -> None:
+        self.name, self.model = name, model
+
+    def run(self, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
+        documents = tables["documents"].to_pylist()
+        FakeStage.calls.append((self.name, len(documents)))
+        assert not any("crash" in row["text"] for row in documents) or self.name != "tag", "SECRET words of the note"
+        table = pipeline.WRITES[self.name]
+        common = {"model": str(self.model), "run_id": run_id}
+        rows = [row | common for document in documents for row in getattr(self, self.name)(document, tables)]
+        names = [name for name in contracts.arrow_schema(table).names if name != "schema_version"]
+        made = contracts.conform(table, {name: [row[name] for row in rows] for name in names})
+        return StageOutput({table: made}, counts={"tokens": 10.0 * len(documents)})
+
+    def tag(self, document: dict[str, Any], _: Any) -> list[dict[str, Any]]:
+        text, start = document["text"], document["text"].find("cough")
+        if start < 0:
+            return []
+        facts = dict.fromkeys(
+            ("section_id", "subtype", "parent_entity_id", "fragments", "code_system", "code", "code_score")
+        )
+        facts |= dict.fromkeys(("negated", "uncertain", "hypothetical", "historical", "family"), False)
+        key = make_id("entity", document["document_id"], self.model.weights_hash, start)
+        return [facts | {
+            "entity_id": key, "document_id": document["document_id"], "patient_id": None, "start": start, "end": start + 5,
+            "text": text[start : start + 5], "label": "SYMPTOM", "score": 0.5, "depth": 0,
+        }]  # fmt: skip
+
+    def relate(self, document: dict[str, Any], tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
+        ids = [
+            row["entity_id"] for row in tables["entities"].to_pylist() if row["document_id"] == document["document_id"]
+        ]
+        return [{
+            "relation_id": make_id("relation", one), "document_id": document["document_id"], "patient_id": None,
+            "type": "has_symptom", "head_entity_id": one, "tail_entity_id": one, "score": 0.5, "negated": False,
+            "evidence_start": 0, "evidence_end": 1, "sentence_distance": 0,
+        } for one in ids]  # fmt: skip
+
+    def summarize(self, document: dict[str, Any], _: Any) -> list[dict[str, Any]]:
+        counts = dict.fromkeys(
+            ("n_sentences", "n_unsupported_entities", "n_unsupported_numbers", "n_polarity_errors", "n_repaired"), 0
+        )
+        return [counts | {
+            "summary_id": make_id("summary", document["document_id"]), "document_id": document["document_id"], "patient_id": None,
+            "text": document["text"][:5], "sections": None, "tokens": [], "entity_ids": [], "relation_ids": [],
+            "method": "extractive", "faithful": True,
+        }]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelId]:
+    models = {stage: ModelId(stage, "1", make_id("weights", stage)) for stage in pipeline.WRITES}
+    monkeypatch.setattr(pipeline, "stage_models", lambda settings: dict(models))
+    monkeypatch.setattr(pipeline, "load_stage", lambda stage, settings: FakeStage(stage, models[stage]))
+    FakeStage.calls = []
+    return models
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    for name in "abcde":
+        lines = [json.dumps({"document_id": f"{name}{n}", "text": f"Note {name}{n}: cough."}) for n in range(4)]
+        (landing / f"{name}.ndjson").write_text("\n".join([*lines, "{broken", '{"resourceType": "Patient"}']) + "\n")
+    return landing
+
+
+def settings_of(tmp_path: Path, **changes: Any) -> Settings:
+    return Settings(warehouse=tmp_path / "lake", **({"chunk_documents": 3} | changes))
+
+
+def tables_of(root: Path) -> dict[str, list[dict[str, Any]]]:
+    found = {table: warehouse.read_table(root, table, partition=DAY).to_pylist() for table in contracts.TABLES}
+    found["runs"] = [{name: value for name, value in row.items() if name not in TIMES} for row in found["runs"]]
+    return found
+
+
+def run_sharded(settings: Settings, folder: Path, shards: int, *, stop_after: int | None = None) -> None:
+    """Walks the pipeline as the DAG does: every task by itself; ``stop_after`` tasks it is killed."""
+    night = pipeline.plan(settings, DAY, [str(folder)], shards=shards)
+    tasks = [(stage, shard["index"]) for shard in night["shards"] for stage in pipeline.STAGES]
+    for stage, shard in tasks[:stop_after]:
+        pipeline.run_stage(stage, night["work"], shard, settings)
+    if stop_after is None:
+        pipeline.publish(night["work"], settings)
+
+
+def test_both_doors_give_equal_rows(tmp_path: Path, folder: Path) -> None:
+    one = settings_of(tmp_path / "one")
+    outcome = pipeline.run(one, DAY, [str(folder)])
+    many = settings_of(tmp_path / "many", shard_bytes=1, chunk_documents=1)
+    run_sharded(many, folder, shards=3)
+    assert tables_of(one.warehouse) == tables_of(many.warehouse)
+    assert warehouse.check(one.warehouse) == []
+    counts = outcome["counts"]
+    assert (counts["documents"], counts["rejected"], counts["not_notes"], counts["records"]) == (20, 5, 5, 30)
+    assert (counts["entities"], counts["relations"], counts["summaries"], counts["quarantined"]) == (20, 20, 20, 5)
+    assert not list((one.warehouse / "_work").glob("dt=*/*")), "the work area is cleared"
+
+
+@pytest.mark.parametrize("stop_after", range(0, 12))
+def test_killed_between_tasks_and_run_again(tmp_path: Path, folder: Path, stop_after: int) -> None:
+    expected = settings_of(tmp_path / "undisturbed")
+    pipeline.run(expected, DAY, [str(folder)])
+    FakeStage.calls = []
+    settings = settings_of(tmp_path / "killed", shard_bytes=1)
+    run_sharded(settings, folder, shards=3, stop_after=stop_after)
+    assert warehouse.partitions(settings.warehouse) == []
+    run_sharded(settings, folder, shards=3)
+    assert tables_of(settings.warehouse) == tables_of(expected.warehouse)
+    assert sum(size for stage, size in FakeStage.calls if stage == "tag") == 20, "no note is tagged twice"
+
+
+def test_only_new_work(tmp_path: Path, folder: Path) -> None:
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(folder)])
+    rows = tables_of(settings.warehouse)
+    FakeStage.calls = []
+    again = pipeline.run(settings, DAY, [str(folder)])
+    assert FakeStage.calls == [] and again["unchanged"] == 5
+    assert tables_of(settings.warehouse) == rows
+    with (folder / "a.ndjson").open("a") as file:
+        file.write(json.dumps({"document_id": "new", "text": "A new cough."}) + "\n")
+    grown = pipeline.run(settings, DAY, [str(folder)])
+    assert [call for call in FakeStage.calls if call[0] == "tag"] == [("tag", 1)], "only the new note is tagged"
+    assert (grown["unchanged"], grown["counts"]["unchanged"], grown["counts"]["documents"]) == (4, 4, 5)
+    after = tables_of(settings.warehouse)
+    assert len(after["documents"]) == 21 and len(after["entities"]) == 21
+    assert warehouse.check(settings.warehouse) == []
+
+
+def test_a_better_model_that_finds_less_replaces_all_rows(
+    tmp_path: Path, folder: Path, fakes: dict[str, ModelId], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(folder)])
+    fakes["tag"] = ModelId("tag", "2", make_id("weights", "better"))
+    monkeypatch.setattr(FakeStage, "tag", lambda self, document, tables: [])
+    pipeline.run(settings, DAY, [str(folder)])
+    rows = tables_of(settings.warehouse)
+    assert (len(rows["documents"]), len(rows["entities"]), len(rows["relations"])) == (20, 0, 0)
+    assert {row["n_entities"] for row in rows["documents"]} == {0}
+
+
+def test_one_bad_document_costs_one_document(tmp_path: Path) -> None:
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    lines = [
+        json.dumps({"document_id": str(n), "text": f"Note {n}: cough{' crash' if n == 5 else ''}."}) for n in range(9)
+    ]
+    (landing / "a.ndjson").write_text("\n".join(lines))
+    settings = settings_of(tmp_path, chunk_documents=9)
+    pipeline.run(settings, DAY, [str(landing)])
+    rows = tables_of(settings.warehouse)
+    failed = [row for row in rows["documents"] if row["status"] == "failed"]
+    assert [row["record"] for row in failed] == ["5"]
+    (reject,) = rows["quarantine"]
+    assert (reject["code"], reject["stage"], reject["document_id"]) == ("STAGE_FAILED", "tag", failed[0]["document_id"])
+    assert "SECRET" not in json.dumps(reject)
+    assert len(rows["entities"]) == 8 and len(rows["summaries"]) == 8
+    assert warehouse.check(settings.warehouse) == []
+
+
+def test_a_model_that_changes_during_the_night_stops_it(
+    tmp_path: Path, folder: Path, fakes: dict[str, ModelId]
+) -> None:
+    settings = settings_of(tmp_path)
+    night = pipeline.plan(settings, DAY, [str(folder)])
+    pipeline.run_stage("ingest", night["work"], 0, settings)
+    fakes["tag"] = ModelId("tag", "2", make_id("weights", "other"))
+    with pytest.raises(MedpipeError) as caught:
+        pipeline.run_stage("tag", night["work"], 0, settings)
+    assert caught.value.code == "MODEL_CHANGED"
+
+
+def test_two_inputs_on_one_day_stand_side_by_side(tmp_path: Path, folder: Path) -> None:
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(folder / "a.ndjson")])
+    pipeline.run(settings, DAY, [str(folder / "b.ndjson")])
+    assert len(tables_of(settings.warehouse)["documents"]) == 8
+
+
+def test_shards_are_cut_by_size() -> None:
+    sources = [{"name": str(n), "bytes": size} for n, size in enumerate([5, 1, 1, 9, 3])]
+    cut = pipeline.cut_shards(sources, 3)
+    assert sorted(sum(source["bytes"] for source in shard) for shard in cut) == [5, 5, 9]
+    assert sorted(source["name"] for shard in cut for source in shard) == list("01234")
+
+
+def test_plan_names_no_text_and_a_night_without_sources_fails_clearly(tmp_path: Path, folder: Path) -> None:
+    settings = settings_of(tmp_path, landing=str(folder.parent / "{date}"))
+    with pytest.raises(MedpipeError) as caught:
+        pipeline.plan_night(settings, DAY)
+    assert caught.value.code == "INPUT_NOT_FOUND"
+    (folder.parent / DAY).mkdir()
+    (folder.parent / DAY / "a.ndjson").write_text(json.dumps({"text": "CANARY cough"}))
+    assert "CANARY" not in json.dumps(pipeline.plan_night(settings, DAY))
+
+
+def test_nothing_readable_is_an_empty_partition(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
+    settings = settings_of(tmp_path)
+    outcome = pipeline.run(settings, DAY, [str(tmp_path / "a.pdf")])
+    assert outcome["rows"]["quarantine"] == 1 and outcome["rows"]["documents"] == 0
+    assert warehouse.check(settings.warehouse) == []
