@@ -1,7 +1,11 @@
 """The contracts of the tables: one YAML file a version, in the form of the Open Data Contract Standard 3.1.
 
 ``schemas/<table>/<major.minor.patch>.yaml`` is the only place where a column is named; the Arrow schema, the checks
-and the documentation are derived from it. ``physicalType`` is the Arrow type as Arrow writes it.
+and the documentation are derived from it.
+
+``physicalType`` is the Arrow type as Arrow writes it, but ``boolean`` and ``timestamp_tz`` (microseconds, UTC), the
+names under which datacontract-cli knows them. For the same reason a list of structs has no ``items``: datacontract-cli
+1.2.8 makes a DuckDB type of them and does not quote the names, and ``end`` and ``table`` are words of SQL.
 """
 
 from __future__ import annotations
@@ -29,8 +33,8 @@ PRIMITIVES = {
     "int64": pa.int64(),
     "float": pa.float32(),
     "double": pa.float64(),
-    "bool": pa.bool_(),
-    "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
+    "boolean": pa.bool_(),
+    "timestamp_tz": pa.timestamp("us", tz="UTC"),
 }
 
 
@@ -135,25 +139,24 @@ def conform(table: str, data: pa.Table | Mapping[str, list[Any]]) -> pa.Table:
     """
     schema = arrow_schema(table)
     given = set(data.column_names if isinstance(data, pa.Table) else data)
-    expected = set(schema.names) - {"schema_version"}
-    if given - {"schema_version"} != expected:
-        wrong = sorted(given ^ expected - {"schema_version"})
-        raise MedpipeError("CONTRACT_BROKEN", table=table, reason=f"columns missing or unknown: {', '.join(wrong)}")
-    size = len(data) if isinstance(data, pa.Table) else len(next(iter(data.values())))
+    wrong = (given | {"schema_version"}) ^ set(schema.names)
+    if wrong:
+        reason = f"columns missing or unknown: {', '.join(sorted(wrong))}"
+        raise MedpipeError("CONTRACT_BROKEN", table=table, reason=reason)
+    size = len(data[schema.names[0]])
     columns = []
     for field in schema:
         if field.name == "schema_version":
             columns.append(pa.repeat(pa.scalar(current_version(table), pa.string()), size))
             continue
+        values: Any = data[field.name]
         try:
-            column = (
-                data[field.name].cast(field.type)
-                if isinstance(data, pa.Table)
-                else pa.array(data[field.name], field.type)
-            )
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeEncodeError) as error:
+            column = values.cast(field.type) if isinstance(data, pa.Table) else pa.array(values, field.type)
+        except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError) as error:
             reason = f"{field.name} is no {field.type} ({type(error).__name__})"
             raise MedpipeError("CONTRACT_BROKEN", table=table, reason=reason) from None  # the cause quotes values
+        if len(column) != size:
+            raise MedpipeError("CONTRACT_BROKEN", table=table, reason=f"{field.name} has {len(column)} of {size} rows")
         if not field.nullable and column.null_count:
             raise MedpipeError("CONTRACT_BROKEN", table=table, reason=f"{field.name} holds {column.null_count} nulls")
         columns.append(column)
