@@ -96,7 +96,7 @@ def relation_lines(note: Note) -> Group:
         line = Text(f"  {disease} ", style="bold red").append(f"─{kind}→ ", style="dim")
         for index, (text, (score, negated)) in enumerate(sorted(tails.items(), key=lambda item: -item[1][0])):
             line.append(", " if index else "").append(text, style="strike dim" if negated else "yellow")
-            line.append(f" {score:.2f}", style="dim")
+            line.append(f" {score:.2f}{' negated' if negated else ''}", style="dim")
         lines.append(line)
     return Group(*lines)
 
