@@ -1,7 +1,7 @@
 """Scores of assertion: precision, recall and F1 of each assertion that a corpus annotates.
 
 A corpus is JSON lines of ``text``, ``start``, ``end`` (code points of one mention) and booleans such as ``negated``
-and ``historical``. The text is taken as a note without headings: no section helps.
+and ``historical``. The text is read as a note would be: its sentences and sections are found, not given.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from medpipe.errors import MedpipeError
 from medpipe.learn.corpora import read_lines
 from medpipe.records import ASSERTIONS
-from medpipe.tag.assertion import NO_SECTION, Assertion
+from medpipe.tag.assertion import Assertion
+from medpipe.text.sections import find_sections
 from medpipe.text.sentences import split_sentences
 from medpipe.text.tokens import tokenize
 
@@ -65,7 +66,10 @@ def evaluate_assertion(corpus: Path, *, model: str | Path = "assertion") -> dict
         ends.append(np.array([end]))
     tokens = [tokenize(text) for text in texts]
     sentences = [split_sentences(text, of) for text, of in zip(texts, tokens, strict=True)]
-    sections = [[NO_SECTION]] * len(texts)
+    sections = [
+        [section.name for section in find_sections(text) if section.start <= at[0] < section.end]
+        for text, at in zip(texts, starts, strict=True)
+    ]
     answers = assertion.assert_batch(texts, tokens, sentences, starts, ends, sections)
     # shape: (mentions, ASSERTIONS)
     predicted = np.concatenate([np.zeros((0, len(ASSERTIONS)), dtype=bool), *answers])

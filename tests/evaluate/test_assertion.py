@@ -45,6 +45,12 @@ def test_a_corpus_is_scored(tmp_path: Path) -> None:
     assert scores["historical"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1}
 
 
+def test_sections_are_found(tmp_path: Path) -> None:
+    text = "PAST MEDICAL HISTORY:\nAsthma is well controlled.\n\nPLAN:\nTreat the pneumonia."
+    rows = [row(text, "Asthma", False, True), row(text, "pneumonia", False, False)]
+    assert evaluate_assertion(write(tmp_path / "corpus.jsonl", rows))["historical"]["f1"] == 1.0
+
+
 def test_an_empty_corpus_has_no_support(tmp_path: Path) -> None:
     assert evaluate_assertion(write(tmp_path / "corpus.jsonl", []))["negated"]["support"] == 0
 

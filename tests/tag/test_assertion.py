@@ -268,7 +268,7 @@ def test_nested_mentions_are_asserted_each() -> None:
         ("family_history", "[Breast cancer|f], [asthma|f]."),
         ("past_medical_history", "[Hypertension|h]\n[Gout|h]"),
         ("past_medical_history", "No [diabetes|nh]."),
-        ("discharge_instructions", "[Fever|y] over 38."),
+        ("social_history", "Retired. [Depression|h]."),
         ("assessment", "[Hypertension]."),
         ("history_of_present_illness", "[Cough]."),
     ],
