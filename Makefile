@@ -7,6 +7,10 @@ CORPORA ?= ../shared/corpora
 EHR ?= ../shared/ehr
 FAST := not corpora and not slow and not airflow and not faults
 
+AIRFLOW = PATH="$(CURDIR)/$(BIN):$$PATH" AIRFLOW_HOME="$(CURDIR)/.airflow" AIRFLOW__CORE__DAGS_FOLDER="$(CURDIR)/dags" \
+	AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS=True AIRFLOW__API__HOST=127.0.0.1 \
+	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" airflow
+
 .PHONY: run test lint test-corpora test-faults test-airflow airflow bench datacontract clean help
 
 help:  ## what there is
@@ -31,6 +35,22 @@ test-faults: $(VENV)/.dev  ## kill the line at random instants and run it again 
 test-airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
 	$(BIN)/python -m pytest -m airflow
 
+airflow: $(VENV)/.dev  ## Airflow for a person: SQLite, LocalExecutor, http://localhost:8080
+	mkdir -p .airflow landing
+	$(AIRFLOW) db migrate
+	$(AIRFLOW) pools set gpu 1 "one slot a GPU"
+	@echo "Put sources into landing/YYYY-MM-DD, open http://localhost:8080, unpause and trigger medpipe_nightly (parameter partition)."
+	@echo "The tables come to medpipe-out. Ctrl-C stops it."
+	$(AIRFLOW) standalone
+
+datacontract: $(VENV)/.runtime  ## lint the contracts, test a warehouse with datacontract-cli in its own environment
+	test -x .venv-datacontract/bin/datacontract || ($(PYTHON) -m venv .venv-datacontract && \
+		.venv-datacontract/bin/pip install --quiet 'datacontract-cli[duckdb]==1.2.8')
+	$(BIN)/medpipe run sample_records --quiet
+	for table in documents sections entities relations summaries quarantine runs; do \
+		.venv-datacontract/bin/datacontract lint schemas/$$table/1.0.0.yaml && \
+		.venv-datacontract/bin/datacontract test schemas/$$table/1.0.0.yaml || exit 1; done
+
 bench: $(VENV)/.runtime  ## speed, padding, memory
 	$(BIN)/medpipe bench
 
@@ -46,4 +66,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.runtime
 
 clean:  ## remove what make made (not the tables)
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .airflow
+	rm -rf $(VENV) .venv-datacontract .pytest_cache .ruff_cache .mypy_cache .airflow

@@ -55,16 +55,14 @@ def main() -> None:
         level=os.environ.get("MEDPIPE_LOG", "WARNING").upper(), format="%(levelname)s %(name)s: %(message)s"
     )
     try:
-        app(standalone_mode=False)
-        code = errors.EXIT_DONE
+        stopped = app(standalone_mode=False)  # click gives back the code of typer.Exit
+        code = stopped if isinstance(stopped, int) else errors.EXIT_DONE
     except MedpipeError as error:
         print(f"medpipe: {error}", file=sys.stderr)
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("medpipe: interrupted; run the same command again to go on", file=sys.stderr)
         code = errors.EXIT_INTERRUPTED
-    except typer.Exit as stop:
-        code = stop.exit_code
     except BrokenPipeError:  # `medpipe run … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = errors.EXIT_DONE

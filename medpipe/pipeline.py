@@ -83,11 +83,13 @@ def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: i
         ``{"index", "sources", "bytes"}``; no shards where there is nothing to do. Paths and counts only.
 
     Raises:
-        MedpipeError: INPUT_NOT_FOUND, INPUT_EMPTY, INPUT_UNREADABLE; DISK_FULL, PERMISSION_DENIED.
+        MedpipeError: INPUT_NOT_FOUND, INPUT_EMPTY, INPUT_UNREADABLE; WAREHOUSE_INVALID, DISK_FULL, PERMISSION_DENIED.
     """
     root = settings.warehouse.resolve()
+    if root.exists() and not root.is_dir():
+        raise MedpipeError("WAREHOUSE_INVALID", path=settings.warehouse, reason="it is a file")
     recover(root, partition)
-    sources = [
+    sources: list[dict[str, Any]] = [
         {"name": source.name, "path": str(source.path.resolve()), "bytes": size, "digest": digest}
         for source in find_sources(inputs)
         for size, digest in [_measure(source)]

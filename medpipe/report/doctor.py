@@ -14,7 +14,7 @@ from medpipe.device import cpu_count
 from medpipe.errors import MedpipeError
 from medpipe.lake import contracts, warehouse
 from medpipe.settings import Settings
-from medpipe.weights import WEIGHTS_FILE, find_model, identify
+from medpipe.weights import MODELS, WEIGHTS_FILE, find_model, identify
 
 PACKAGES = ("torch", "pytorch-crf", "torch-geometric", "pyarrow", "pandas", "numpy", "safetensors")
 OPTIONAL = {"apache-airflow": "airflow", "rouge-score": "evaluate", "duckdb": "dev"}  # package -> extra
@@ -26,7 +26,8 @@ def examine(settings: Settings) -> dict[str, Any]:
     packages = {name: _version(name) for name in PACKAGES}
     problems += [f"{name} is not installed" for name, version in packages.items() if version is None]
     models = {}
-    for name in (settings.tagger, settings.relations, settings.summarizer, "assertion"):
+    shipped = sorted(path.name for path in MODELS.iterdir() if (path / WEIGHTS_FILE).is_file())
+    for name in dict.fromkeys([settings.tagger, settings.relations, settings.summarizer, *shipped]):
         try:
             folder = find_model(name)
             size = (folder / WEIGHTS_FILE).stat().st_size

@@ -81,7 +81,7 @@ class Airflow:
         if self.token:
             request.add_header("Authorization", f"Bearer {self.token}")
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(request, data, timeout=30) as answer:
+        with urllib.request.urlopen(request, data, timeout=120) as answer:
             return json.loads(answer.read())
 
     def wait_until_ready(self) -> None:
@@ -101,9 +101,11 @@ class Airflow:
         """Triggers a manual run for DAY, waits for its end and returns its task instances by name and map index."""
         body = {"logical_date": None, "conf": {"partition": DAY}}
         run = self.call("/api/v2/dags/medpipe_nightly/dagRuns", body)["dag_run_id"]
+        state = "unknown"
         deadline = time.monotonic() + LIMIT
         while time.monotonic() < deadline:
-            state = self.call(f"/api/v2/dags/medpipe_nightly/dagRuns/{run}")["state"]
+            with contextlib.suppress(TimeoutError, urllib.error.URLError):  # a busy machine answers late
+                state = self.call(f"/api/v2/dags/medpipe_nightly/dagRuns/{run}")["state"]
             if state in ("success", "failed"):
                 break
             time.sleep(3)
