@@ -2,7 +2,7 @@
 
 stdout carries what was asked for (with ``--json`` one JSON object and nothing else); progress, funnel and logs go
 to stderr. Exit codes: 0 done, 2 wrong usage, 3 input cannot be read, 4 contract or quality gate failed,
-5 environment (disk, device, permission), 130 interrupted.
+5 environment (disk, device, permission), 70 a bug of ours, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date as calendar_date
@@ -67,11 +68,22 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = errors.EXIT_DONE
     except Exception as error:
-        if not hasattr(error, "show"):  # click's usage errors can show themselves
-            raise
-        error.show()
-        code = errors.EXIT_USAGE
+        if hasattr(error, "show"):  # click's usage errors show themselves
+            error.show()
+            code = errors.EXIT_USAGE
+        else:
+            report_bug(error)
+            code = errors.EXIT_BUG
     sys.exit(code)
+
+
+def report_bug(error: Exception) -> None:
+    """Prints where an unforeseen error arose, and its kind, but not its message: that may quote a note."""
+    print(
+        f"medpipe: BUG: {type(error).__name__}; please report it with these lines (they hold no note text)",
+        file=sys.stderr,
+    )
+    traceback.print_tb(error.__traceback__)
 
 
 def version_option(asked: bool) -> None:
@@ -95,7 +107,9 @@ def common(
 
 @app.command()
 def run(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns, or - for standard input.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns, or - for standard input.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Where the tables go (default: medpipe-out).")] = None,
     date: DateOption = None,
     format: Annotated[str | None, typer.Option(help="Name of a reader; found by content if not given.")] = None,
@@ -198,7 +212,7 @@ def run_shards(stage: str, work: str, number: int | None, settings: Settings) ->
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="tagger, relations, summarizer or assertion.")],
+    model: Annotated[str, typer.Argument(help="tagger, relations or summarizer.")],
     config: Annotated[str, typer.Option(help="Name of a shipped config, or a TOML file.")],
     corpora: Annotated[Path, typer.Option(help="Folder that holds the corpora of the config.")],
     out: Annotated[Path, typer.Option(help="Where the model and its checkpoints go.")],
@@ -210,7 +224,7 @@ def train(
 
     from medpipe.learn.config import load_config
 
-    check_choice("model", model, ("tagger", "relations", "summarizer", "assertion"))
+    check_choice("model", model, ("tagger", "relations", "summarizer"))
     settings = load_settings(device=device)
     trainer = import_module(f"medpipe.learn.{model}")
     figures = trainer.train(

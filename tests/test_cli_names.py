@@ -75,3 +75,16 @@ def environment() -> dict[str, str]:
     from pathlib import Path
 
     return os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+
+
+def test_a_bug_never_quotes_a_note(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("CANARY: words of a note")
+
+    monkeypatch.setattr("medpipe.cli.load_settings", broken)
+    monkeypatch.setattr(sys, "argv", ["medpipe", "doctor"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 70
+    shown = capsys.readouterr().err
+    assert "BUG: ValueError" in shown and "CANARY" not in shown

@@ -26,7 +26,7 @@ def examine(settings: Settings) -> dict[str, Any]:
     packages = {name: _version(name) for name in PACKAGES}
     problems += [f"{name} is not installed" for name, version in packages.items() if version is None]
     models = {}
-    shipped = sorted(path.name for path in MODELS.iterdir() if (path / WEIGHTS_FILE).is_file())
+    shipped = sorted(path.parent.name for path in MODELS.glob(f"*/{WEIGHTS_FILE}"))
     for name in dict.fromkeys([settings.tagger, settings.relations, settings.summarizer, *shipped]):
         try:
             folder = find_model(name)
