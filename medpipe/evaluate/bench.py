@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,9 @@ def measure_part(part: str, notes: int, tokens: int | None, device: str) -> dict
         for stage in before:
             pipeline.run_stage(stage, night["work"], 0, settings)
         started = time.perf_counter()
-        counts: dict[str, float] = {}
+        counts: Counter[str] = Counter()
         for stage in STAGES if part == "run" else (part,):
-            counts = pipeline.run_stage(stage, night["work"], 0, settings)
+            counts.update(pipeline.run_stage(stage, night["work"], 0, settings))
         if part == "run":
             pipeline.publish(night["work"], settings)
         seconds = time.perf_counter() - started

@@ -110,7 +110,8 @@ def evaluate_tagger(
         ``micro``, ``labels`` (by name) and ``nested``, each with ``precision``, ``recall``, ``f1`` and ``support``.
 
     Raises:
-        MedpipeError: CORPUS_NOT_FOUND, CORPUS_INVALID, CONFIG_INVALID, MODEL_NOT_FOUND, MODEL_INVALID, DEVICE_UNAVAILABLE.
+        MedpipeError: CORPUS_NOT_FOUND, CORPUS_INVALID, CONFIG_INVALID, MODEL_NOT_FOUND, MODEL_INVALID,
+            DEVICE_UNAVAILABLE.
     """
     documents = read_documents(corpus)
     tagger = Tagger.load(model, device=device)

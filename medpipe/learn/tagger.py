@@ -25,11 +25,13 @@ from medpipe.errors import MedpipeError
 from medpipe.evaluate.spans import LabelMap, Span, make_label_map, score_spans
 from medpipe.learn.corpora import AnnotatedDocument, read_documents
 from medpipe.learn.loop import LoopConfig, Trainer
-from medpipe.tag.features import Rows, encode_spans, entity_tokens, make_rows, pad_rows
+from medpipe.learn.pretrain import PretrainingConfig, pretrain
+from medpipe.tag.features import encode_spans, entity_tokens
 from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss
 from medpipe.tag.stage import find_spans, to_characters
 from medpipe.text.batches import bucket_batches
 from medpipe.text.features import WordTable
+from medpipe.text.rows import Rows, make_rows, pad_rows
 from medpipe.weights import save_model
 
 DEV_BUDGET = 8192  # padded tokens of a batch when scoring
@@ -58,6 +60,7 @@ class TaggerConfig:
     network: NetworkConfig
     training: LoopConfig
     sampling: SamplingConfig
+    pretraining: PretrainingConfig | None
 
     @property
     def all_labels(self) -> list[str]:
@@ -99,11 +102,19 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
             network=NetworkConfig(**config.get("network", {})),
             training=LoopConfig(**config.get("training", {})),
             sampling=SamplingConfig(**config.get("sampling", {})),
+            pretraining=parse_pretraining(config.get("pretraining")),
         )
     except KeyError as error:
         raise MedpipeError("CONFIG_INVALID", name=name, reason=f"no {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise MedpipeError("CONFIG_INVALID", name=name, reason=error) from error
+
+
+def parse_pretraining(table: Mapping[str, Any] | None) -> PretrainingConfig | None:
+    """Returns the ``[pretraining]`` table with its ``[pretraining.training]``, checked; ``None``: there is none."""
+    if table is None:
+        return None
+    return PretrainingConfig(**{**table, "training": LoopConfig(**table.get("training", {}))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +304,7 @@ def score_dev(
 
 
 def fit_calibration(log_probability: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """Returns slope and intercept on the logit with which probabilities fit how often the model is right (Platt 1999)."""
+    """Returns slope and intercept on the logit that fit probabilities to how often the model is right (Platt 1999)."""
     if not 0 < right.sum() < len(right):
         return 1.0, 0.0
     probability = torch.from_numpy(np.clip(np.exp(log_probability), 1e-6, 1 - 1e-6))
@@ -355,6 +366,11 @@ def train(
     where = resolve_device(device)
     torch.manual_seed(parsed.training.seed)
     network = TaggerNetwork(parsed.network, labels=len(parsed.all_labels), styles=len(parsed.styles)).to(where)
+    before = None
+    if parsed.pretraining is not None:
+        before = pretrain(
+            network, parsed.pretraining, corpora=corpora, out=out / "pretraining", resume=resume, report=report
+        )
     table = WordTable(parsed.network.buckets)
     rows, facts = make_training_rows(parsed, corpora, table)
     dev = make_dev(parsed, corpora, table)
@@ -395,7 +411,7 @@ def train(
         "wall_seconds": time.monotonic() - started,
         "epochs": trainer.progress.best_epoch,
     }
-    result |= {"train": facts}
+    result |= {"train": facts, "pretraining": before}
     model_config = {
         "name": parsed.name,
         "version": parsed.version,

@@ -19,6 +19,10 @@ CREDITS = {
     "bc5cdr": "BC5CDR (Li et al. 2016), BioCreative V, public domain mark / CC BY 4.0.",
     "chia": "Chia (Kury et al. 2020), figshare 11855817, CC BY 4.0.",
     "phee": "PHEE (Sun et al. 2022), MIT License, © 2025 Sun Zhaoyue.",
+    "multiclinsum_gs": (
+        "MultiClinSum, English, gold standard (Rodriguez-Ortega et al. 2025), Zenodo 15459174, CC BY 4.0. Its case "
+        "reports come from open-access journals; some may stand in other splits of MACCROBAT, without its annotations."
+    ),
     "genia": "GENIA term corpus 3.02 (Kim et al. 2003), CC BY 3.0. Corpus annotations © GENIA Project.",
 }
 
@@ -38,11 +42,11 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
     lines = [
         f"# {config.name} {config.version}",
         "",
-        "Nested BiLSTM-CRF over hashed words and character n-grams; one linear chain (BIOES) a label and nesting level.",
+        "Nested BiLSTM-CRF over hashed words and character n-grams: a linear chain (BIOES) for each label and level.",
         f"Labels: {', '.join(config.labels)}.",
         "",
         f"Trained with `medpipe train tagger --config {config.name} --corpora DIR --out DIR`, best after epoch "
-        f"{result['epochs']} of {config.training.epochs}, in {result['seconds']:.0f} s of training on CPU. Chosen by the "
+        f"{result['epochs']} of {config.training.epochs}, in {result['seconds']:.0f} s of training. Chosen by the "
         "mean micro F1 over the dev sets; the test sets were not looked at.",
         "",
         "## Training data",
@@ -59,6 +63,18 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         )
     lines += ["", "Not learnable: across two sentences, or more levels deep than the model has.", ""]
     lines += [f"- {CREDITS.get(entry['folder'], entry['folder'])}" for entry in config.corpora]
+    if config.pretraining is not None:
+        done = result["pretraining"]
+        folders = list(dict.fromkeys(name.split("/")[0] for name in config.pretraining.texts))
+        lines += [
+            "",
+            f"Before that, the encoder guessed masked words in {done['tokens']} tokens of unannotated text, "
+            f"{done['epochs']} times over, in {done['seconds']:.0f} s (loss on held-out text {done['loss']:.2f} nats "
+            f"a word). The texts: train files of {', '.join(folders)}.",
+            "",
+        ]
+        annotated = [entry["folder"] for entry in config.corpora]
+        lines += [f"- {CREDITS.get(folder, folder)}" for folder in folders if folder not in annotated]
     if config.auxiliary:
         lines += ["", "## Label maps", ""]
         parts = ", ".join(f"{whole} ({' or '.join(parts)})" for whole, parts in config.auxiliary.items())
@@ -80,8 +96,8 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         "",
         "## Calibration",
         "",
-        f"Platt scaling on dev: slope {slope}, intercept {intercept}. Expected calibration error on dev (10 bins, fitted and "
-        f"measured on the same spans): {result['calibration_error']:.3f}; by label: "
+        f"Platt scaling on dev: slope {slope}, intercept {intercept}. Expected calibration error on dev (10 bins, "
+        f"fitted and measured on the same spans): {result['calibration_error']:.3f}; by label: "
         + ", ".join(f"{label} {error:.3f}" for label, error in result["calibration_errors"].items())
         + ".",
         "",

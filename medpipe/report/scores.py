@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 
 def print_scores(console: Console, figures: Mapping[str, Any]) -> None:
@@ -22,7 +22,7 @@ def print_scores(console: Console, figures: Mapping[str, Any]) -> None:
             rows += [(name, own)] if own else []
             rows += [(f"  {key}", below) for key, below in nested.items()]
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
-    table = Table("", *columns)
+    table = Table("", *(Column(name, overflow="fold", justify="right") for name in columns))
     for name, row in rows:
         table.add_row(name, *(_shown(row.get(column)) for column in columns))
     console.print(table)

@@ -56,8 +56,15 @@ def decode_rows(network: TaggerNetwork, emissions: Tensor, lengths: Tensor, labe
     filled = (path != OUTSIDE).any(1).nonzero().squeeze(1)
     path = path[filled]
     spans = read_spans(path)
-    exact = [values.double() for values in (transitions, starts, ends)]
-    logs = span_log_probabilities(scores[:, filled].double(), chain_lengths[filled], *exact, path, spans)
+    logs = span_log_probabilities(
+        scores[:, filled].double(),
+        chain_lengths[filled],
+        transitions.double(),
+        starts.double(),
+        ends.double(),
+        path,
+        spans,
+    )
     chain = filled[spans[:, 0]]
     row = chain.div(labels * levels, rounding_mode="floor")
     label = chain.div(levels, rounding_mode="floor") % labels
@@ -73,6 +80,26 @@ def sort_spans(text: np.ndarray, start: np.ndarray, end: np.ndarray, label: np.n
     first[1:] = (keys[:, 1:] != keys[:, :-1]).any(0)
     order = order[first]
     return Spans(text[order], start[order], end[order], label[order], score[order])
+
+
+def drop_headings(spans: Spans, owner: np.ndarray, start: np.ndarray, end: np.ndarray) -> Spans:
+    """Returns the entities that do not lie within a heading: "MEDICATIONS:" names a section, not a drug.
+
+    Args:
+        spans: by characters.
+        owner: shape: (headings,), int64; which text each is of.
+        start: shape: (headings,), int64; headings of one text do not overlap.
+        end: shape: (headings,), int64, half-open.
+    """
+    if not len(spans) or not len(owner):
+        return spans
+    order = np.lexsort((start, owner))
+    # One key for text and character, so that all texts are looked up at once.
+    begins = (owner[order] << 32) + start[order]
+    stops = (owner[order] << 32) + end[order]
+    place = np.searchsorted(begins, (spans.text << 32) + spans.start, side="right") - 1
+    kept = (place < 0) | ((spans.text << 32) + spans.end > stops[place])
+    return Spans(spans.text[kept], spans.start[kept], spans.end[kept], spans.label[kept], spans.score[kept])
 
 
 def calibrate(log_probability: np.ndarray, slope: float, intercept: float) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from medpipe.ids import make_id
 from medpipe.lake import contracts
 from medpipe.records import ASSERTIONS, ModelId, Reject, StageOutput
 from medpipe.tag.assertion import Assertion
-from medpipe.tag.decode import Spans, calibrate, decode_rows, find_sections, nest, sort_spans
-from medpipe.tag.features import Rows, make_rows, pad_rows
+from medpipe.tag.decode import Spans, calibrate, decode_rows, drop_headings, find_sections, nest, sort_spans
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
 from medpipe.text.batches import bucket_batches
 from medpipe.text.features import WordTable
+from medpipe.text.rows import Rows, make_rows, pad_rows
 from medpipe.weights import find_model, identify, load_weights, read_config
 
 # Words whose vectors are kept between chunks; when there are more, all are forgotten (about 100 MB at most).
@@ -98,79 +98,59 @@ class Tagger:
 
     def run(self, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
         """Tags a chunk of whole documents; see the stage interface."""
-        documents = (
-            tables["documents"].select(["document_id", "patient_id", "text", "source", "record"]).sort_by("document_id")
-        )
-        ids, patients, texts = (documents[name].to_pylist() for name in ("document_id", "patient_id", "text"))
+        documents = tables["documents"].select(["document_id", "patient_id", "text", "source", "record"])
+        documents = documents.sort_by("document_id")
+        document_ids, patients, texts = (documents[name].to_pylist() for name in ("document_id", "patient_id", "text"))
         spans, rows, failed, counts = self.find(texts)
-        sections = _sections_by_document(tables["sections"])
-        columns: dict[str, list[Any]] = {
-            name: [] for name in contracts.arrow_schema("entities").names if name != "schema_version"
-        }
-        for number, document_id in enumerate(ids):
-            part = spans.of_text(number)
-            if part.start < part.stop:
-                self._add_entities(
-                    columns,
-                    document_id,
-                    patients[number],
-                    texts[number],
-                    rows,
-                    number,
-                    spans,
-                    part,
-                    sections.get(document_id),
-                )
-        count = len(columns["entity_id"])
-        columns |= {name: [None] * count for name in ("subtype", "fragments", "code_system", "code", "code_score")}
-        columns |= {"model": [str(self.model)] * count, "run_id": [run_id] * count}
-        rejects = [_out_of_memory(documents.slice(number, 1).to_pylist()[0]) for number in failed]
-        return StageOutput({"entities": contracts.conform("entities", columns)}, rejects, counts)
-
-    def _add_entities(
-        self,
-        columns: dict[str, list[Any]],
-        document_id: str,
-        patient_id: str | None,
-        text: str,
-        rows: Rows,
-        number: int,
-        spans: Spans,
-        part: slice,
-        sections: dict[str, list[Any]] | None,
-    ) -> None:
-        """Appends the entities of one document to the columns of the table."""
-        starts, ends = spans.start[part].tolist(), spans.end[part].tolist()
-        numbers = spans.label[part].tolist()
-        labels = [self.labels[label] for label in numbers]
+        spans = drop_headings(spans, *_headings(tables["sections"], document_ids))
+        parts = [spans.of_text(number) for number in range(len(texts))]
+        starts, ends, numbers = spans.start.tolist(), spans.end.tolist(), spans.label.tolist()
+        labels = [self.labels[number] for number in numbers]
         weights = self.model.weights_hash
         ids = [
-            make_id("entity", document_id, weights, start, end, label)
-            for start, end, label in zip(starts, ends, labels, strict=True)
+            make_id("entity", document_ids[text], weights, start, end, label)
+            for text, start, end, label in zip(spans.text.tolist(), starts, ends, labels, strict=True)
         ]
-        parents, depths = nest(starts, ends, numbers)
-        if sections:
-            places = find_sections(spans.start[part], np.array(sections["start"]), np.array(sections["end"]))
-            section_ids = [sections["section_id"][place] if place >= 0 else None for place in places]
-            names = [sections["name"][place] if place >= 0 else "body" for place in places]
-        else:
-            section_ids, names = [None] * len(ids), ["body"] * len(ids)
-        asserted = self.assertion.assert_entities(
-            text, rows.tokens[number], rows.sentences[number], spans.start[part], spans.end[part], names
+        parents: list[str | None] = []
+        depths: list[int] = []
+        for part in parts:
+            found, deep = nest(starts[part], ends[part], numbers[part])
+            parents += [ids[part.start + parent] if parent >= 0 else None for parent in found]
+            depths += deep
+        section_ids, section_names = _place_in_sections(tables["sections"], document_ids, spans, parts)
+        asserted = self.assertion.assert_batch(
+            texts,
+            rows.tokens,
+            rows.sentences,
+            [spans.start[part] for part in parts],
+            [spans.end[part] for part in parts],
+            [section_names[part] for part in parts],
         )
-        columns["entity_id"] += ids
-        columns["document_id"] += [document_id] * len(ids)
-        columns["patient_id"] += [patient_id] * len(ids)
-        columns["section_id"] += section_ids
-        columns["start"] += starts
-        columns["end"] += ends
-        columns["text"] += [text[start:end] for start, end in zip(starts, ends, strict=True)]
-        columns["label"] += labels
-        columns["score"] += spans.score[part].tolist()
-        columns["parent_entity_id"] += [ids[parent] if parent >= 0 else None for parent in parents]
-        columns["depth"] += depths
-        for column, name in enumerate(ASSERTIONS):
-            columns[name] += asserted[:, column].tolist()
+        flags = np.concatenate([np.zeros((0, len(ASSERTIONS)), dtype=bool), *asserted])
+        empty = [None] * len(ids)
+        entities = {
+            "entity_id": ids,
+            "document_id": [document_ids[text] for text in spans.text],
+            "patient_id": [patients[text] for text in spans.text],
+            "section_id": section_ids,
+            "start": starts,
+            "end": ends,
+            "text": [texts[text][start:end] for text, start, end in zip(spans.text, starts, ends, strict=True)],
+            "label": labels,
+            "subtype": empty,
+            "score": spans.score.tolist(),
+            "parent_entity_id": parents,
+            "depth": depths,
+            "fragments": empty,
+            **{name: flags[:, column].tolist() for column, name in enumerate(ASSERTIONS)},
+            "code_system": empty,
+            "code": empty,
+            "code_score": empty,
+            "model": [str(self.model)] * len(ids),
+            "run_id": [run_id] * len(ids),
+        }
+        rejects = [_out_of_memory(documents.slice(number, 1).to_pylist()[0]) for number in failed]
+        return StageOutput({"entities": contracts.conform("entities", entities)}, rejects, counts)
 
 
 def find_spans(
@@ -228,18 +208,32 @@ def to_characters(spans: Spans, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     return starts[base + spans.start].astype(np.int64), ends[base + spans.end - 1].astype(np.int64)
 
 
-def _sections_by_document(sections: pa.Table) -> dict[str, dict[str, list[Any]]]:
-    """Returns the sections of every document as columns, in the order of their starts, an outer before an inner one."""
+def _headings(sections: pa.Table, document_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the headings of the sections: which document each is of, where it begins and where it ends."""
+    number = {document_id: place for place, document_id in enumerate(document_ids)}
+    owner = np.array([number.get(one, -1) for one in sections["document_id"].to_pylist()], dtype=np.int64)
+    start, end = (sections[name].to_numpy().astype(np.int64) for name in ("start", "body_start"))
+    kept = (owner >= 0) & (end > start)
+    return owner[kept], start[kept], end[kept]
+
+
+def _place_in_sections(
+    sections: pa.Table, document_ids: Sequence[str], spans: Spans, parts: Sequence[slice]
+) -> tuple[list[str | None], list[str]]:
+    """Returns the id and the name of the innermost section in which every entity begins."""
     table = sections.select(["document_id", "section_id", "name", "start", "end"])
+    # An outer section before the inner ones that begin where it does.
     table = table.sort_by([("document_id", "ascending"), ("start", "ascending"), ("end", "descending")])
-    columns = table.to_pydict()
-    grouped: dict[str, dict[str, list[Any]]] = {}
-    first = 0
-    for document_id, group in groupby(columns["document_id"]):
-        last = first + sum(1 for _ in group)
-        grouped[document_id] = {name: values[first:last] for name, values in columns.items()}
-        first = last
-    return grouped
+    owners, ids, names = (table[name].to_pylist() for name in ("document_id", "section_id", "name"))
+    start, end = table["start"].to_numpy(), table["end"].to_numpy()
+    section_ids: list[str | None] = []
+    section_names: list[str] = []
+    for document_id, part in zip(document_ids, parts, strict=True):
+        first, last = bisect_left(owners, document_id), bisect_right(owners, document_id)
+        places = find_sections(spans.start[part], start[first:last], end[first:last])
+        section_ids += [ids[first + place] if place >= 0 else None for place in places]
+        section_names += [names[first + place] if place >= 0 else "body" for place in places]
+    return section_ids, section_names
 
 
 def _out_of_memory(document: dict[str, Any]) -> Reject:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medpipe.tag.crf import BEGIN, END, INSIDE, SINGLE
-from medpipe.tag.decode import calibrate, decode_rows, find_sections, nest, sort_spans
+from medpipe.tag.decode import Spans, calibrate, decode_rows, drop_headings, find_sections, nest, sort_spans
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
 
 
@@ -111,3 +111,13 @@ def test_find_sections_takes_the_innermost():
     places = find_sections(np.array([0, 5, 9, 10, 19, 20, 35, 45, 60]), start, end)
     assert places == [0, 1, 1, 0, 0, 2, -1, 3, -1]
     assert find_sections(np.array([3]), np.zeros(0, dtype=int), np.zeros(0, dtype=int)) == [-1]
+
+
+def test_what_lies_within_a_heading_is_no_entity() -> None:
+    text, start, end = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 5, 12, 0, 40, 0]), np.array([5, 9, 20, 5, 45, 5])
+    spans = Spans(text, start, end, np.zeros(6, dtype=np.int64), np.ones(6))
+    # Text 0 has headings at 0–10 and 12–15, text 1 one at 30–50.
+    kept = drop_headings(spans, np.array([1, 0, 0]), np.array([30, 0, 12]), np.array([50, 10, 15]))
+    assert list(zip(kept.text.tolist(), kept.start.tolist(), strict=True)) == [(0, 12), (1, 0), (2, 0)]
+    none = np.zeros(0, dtype=np.int64)
+    assert len(drop_headings(spans, none, none, none)) == 6

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medpipe.tag.crf import read_spans
-from medpipe.tag.features import encode_spans, entity_tokens, make_rows, pad_rows
+from medpipe.tag.features import encode_spans, entity_tokens
 from medpipe.text.features import WordTable
+from medpipe.text.rows import make_rows, pad_rows
 
 TEXTS = ["Severe pain. No fever", "", "   \n ", "Cough", "He took 20 mg. He slept."]
 

@@ -73,6 +73,7 @@ def make_tables(notes):
         "name": ["plan"] * len(names),
         "start": [len(notes[name]) // 2 for name in names],
         "end": [len(notes[name]) for name in names],
+        "body_start": [len(notes[name]) // 2 for name in names],
     }
     return {"documents": pa.table(documents), "sections": pa.table(sections)}
 

@@ -1,0 +1,73 @@
+"""Which sentences of a note matter: for the generator to attend to, and for an extract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medpipe.summarize.features import Source
+
+LONGEST_EXTRACT = 48  # sentences that are ever compared with each other for repetition
+
+
+def within_budget(scores: np.ndarray, lengths: np.ndarray, eligible: np.ndarray, budget: int) -> np.ndarray:
+    """Returns the best sentences that together hold at most ``budget`` tokens, in the order of the note.
+
+    A sentence that no longer fits is passed over for a shorter one. The best sentence is always there, whatever
+    its length; sentences are never cut.
+
+    Args:
+        scores: shape: (sentences,), higher is better; ties go to the earlier sentence.
+        lengths: shape: (sentences,), tokens.
+        eligible: shape: (sentences,), bool.
+        budget: tokens.
+    """
+    chosen: list[int] = []
+    left = budget
+    for index in np.argsort(-scores, kind="stable").tolist():
+        if eligible[index] and (not chosen or lengths[index] <= left):
+            chosen.append(index)
+            left -= int(lengths[index])
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def content_types(source: Source, sentence: int) -> set[int]:
+    """Returns the hashes of the words of one sentence of three letters or more, and of its numbers."""
+    first, end = source.sentences[sentence].tolist()
+    long = (source.tokens.end[first:end] - source.tokens.start[first:end] >= 3) & source.wordlike[first:end]
+    return set(source.types[first:end][long].tolist())
+
+
+def extract_order(source: Source, scores: np.ndarray, overlap: float) -> list[int]:
+    """Returns the eligible sentences, best first, without those that repeat a better one.
+
+    Args:
+        source: the note.
+        scores: shape: (sentences,).
+        overlap: a sentence more than this part of whose words stand in one better sentence is a repetition.
+    """
+    kept: list[int] = []
+    seen: list[set[int]] = []
+    for index in np.argsort(-scores, kind="stable").tolist():
+        if not source.eligible[index]:
+            continue
+        words = content_types(source, index)
+        if any(len(words & other) > overlap * max(1, len(words)) for other in seen):
+            continue
+        kept.append(index)
+        seen.append(words)
+        if len(kept) == LONGEST_EXTRACT:
+            break
+    return kept
+
+
+def extract(order: Sequence[int], lengths: np.ndarray, budget: int) -> list[int]:
+    """Returns the first sentences of ``order`` that fit in ``budget`` tokens, at least one, sorted by place."""
+    chosen: list[int] = []
+    left = budget
+    for index in order:
+        if not chosen or lengths[index] <= left:
+            chosen.append(index)
+            left -= int(lengths[index])
+    return sorted(chosen)

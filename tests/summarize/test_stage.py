@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from medpipe.errors import MedpipeError
+from medpipe.lake import contracts
+from medpipe.records import ASSERTIONS, Reject
+from medpipe.summarize.decode import Said, compose
+from medpipe.summarize.features import Source, Vocabulary, read_source
+from medpipe.summarize.network import SummaryNetwork
+from medpipe.summarize.stage import Failure, Selected, Summarizer
+from medpipe.text.tokens import tokenize
+from medpipe.weights import save_model
+
+ONLY_NEGATIVES = "Denies fever. No cough, no chest pain. There was no oedema. She had no rash."
+TABLE = "\n".join(f"{name}\t{value}\t{unit}" for name, value, unit in [("Na", 138, "mmol/L"), ("K", 4.1, "mmol/L")] * 20)
+
+
+def make_tables(texts: list[str], entities: list[tuple[int, int, int, str, bool]] = []) -> dict[str, pa.Table]:  # noqa: B006
+    """Makes the tables of a chunk; an entity is (note, start, end, label, negated)."""
+    names = [f"{index:032d}" for index in range(len(texts))]
+    documents = pa.table(
+        {
+            "document_id": names,
+            "patient_id": pa.array([None] * len(texts), pa.string()),
+            "source": ["notes.json"] * len(texts),
+            "record": [str(index) for index in range(len(texts))],
+            "text": pa.array(texts, pa.string()),
+        }
+    )
+    columns = {
+        "entity_id": pa.array([f"e{index}" for index in range(len(entities))], pa.string()),
+        "document_id": pa.array([names[row[0]] for row in entities], pa.string()),
+        "start": pa.array([row[1] for row in entities], pa.int32()),
+        "end": pa.array([row[2] for row in entities], pa.int32()),
+        "label": pa.array([row[3] for row in entities], pa.string()),
+        "negated": pa.array([row[4] for row in entities], pa.bool_()),
+    }
+    columns |= {name: pa.array([False] * len(entities), pa.bool_()) for name in ASSERTIONS if name != "negated"}
+    return {
+        "documents": documents,
+        "sections": contracts.empty_table("sections"),
+        "entities": pa.table(columns),
+        "relations": contracts.empty_table("relations"),
+    }
+
+
+def run(stage: Summarizer, texts: list[str], **more: list) -> list[dict]:  # type: ignore[type-arg]
+    output = stage.run(make_tables(texts, **more), run_id="r")
+    assert output.rejects == []
+    return output.rows["summaries"].to_pylist()
+
+
+def test_the_rows_keep_the_contract(stage: Summarizer, note: str) -> None:
+    table = stage.run(make_tables([note, ""]), run_id="r").rows["summaries"]
+    assert table.schema.equals(contracts.arrow_schema("summaries"))
+    assert table["summary_id"].to_pylist() != sorted(set(table["summary_id"].to_pylist()))[:1]
+    assert len(set(table["summary_id"].to_pylist())) == 2
+
+
+@pytest.mark.parametrize("mode", ["mixed", "abstractive", "extractive"])
+def test_every_copied_token_equals_its_source(stage: Summarizer, note: str, mode: str) -> None:
+    changed = Summarizer(stage.network, stage.vocabulary, replace(stage.decode, mode=mode), model=stage.model)
+    texts = [note, ONLY_NEGATIVES, TABLE, note[::-1], "Ünïcode 𝒙 naïve café. " + note]
+    for text, row in zip(texts, run(changed, texts), strict=True):
+        assert row["tokens"], "a note with words has a summary"
+        end = 0
+        for token in row["tokens"]:
+            assert end <= token["start"] < token["end"] <= len(row["text"])
+            assert row["text"][end : token["start"]].strip() == "", "nothing but white space between tokens"
+            end = token["end"]
+            if token["source_start"] is not None:
+                assert row["text"][token["start"] : end] == text[token["source_start"] : token["source_end"]]
+        assert end == len(row["text"])
+
+
+def test_a_note_without_words_has_an_empty_summary(stage: Summarizer) -> None:
+    for row in run(stage, ["", " \n\t ", "--- ... ***"]):
+        assert (row["text"], row["tokens"], row["sections"]) == ("", [], None)
+        assert (row["method"], row["faithful"], row["n_sentences"]) == ("extractive", True, 0)
+
+
+def test_a_very_short_note_is_its_own_summary(stage: Summarizer) -> None:
+    rows = run(stage, ["Fever.", "x", "Cough for 3 days. No fever."])
+    assert [row["text"] for row in rows] == ["Fever.", "x.", "Cough for 3 days. No fever."]
+    assert {row["method"] for row in rows} == {"extractive"}
+
+
+def test_a_note_of_headings_alone_still_has_a_summary(stage: Summarizer) -> None:
+    (row,) = run(stage, ["ALLERGIES\n\nMEDICATIONS\n\nPLAN"])
+    assert row["text"]
+
+
+def places(token: dict) -> list:  # type: ignore[type-arg]
+    return [value for name, value in token.items() if name != "probability"]
+
+
+def test_the_rest_of_the_chunk_changes_nothing(stage: Summarizer, note: str) -> None:
+    texts = [note, ONLY_NEGATIVES, "", note + " " + note.lower(), TABLE, "Fever."]
+    together = run(stage, texts)
+    small = Summarizer(stage.network, stage.vocabulary, stage.decode, model=stage.model, token_budget=50)
+    for alone in ([run(stage, [text])[0] for text in texts], run(small, texts)):
+        for one, other in zip(together, alone, strict=True):
+            assert one["text"] == other["text"]
+            assert [places(token) for token in one["tokens"]] == [places(token) for token in other["tokens"]]
+            probabilities = [[token["probability"] for token in row["tokens"]] for row in (one, other)]
+            assert probabilities[0] == pytest.approx(probabilities[1], abs=2e-4)
+    backwards = make_tables(texts)
+    backwards["documents"] = backwards["documents"].take(list(range(len(texts)))[::-1])
+    rows = stage.run(backwards, run_id="r").rows["summaries"].to_pylist()
+    assert [row["text"] for row in rows] == [row["text"] for row in together], "sorted by document"
+
+
+def test_thirty_pages_are_read_and_the_summary_stays_short(stage: Summarizer, note: str) -> None:
+    long_note = "\n\n".join(note.replace("2.1", str(page)) for page in range(240))
+    (row,) = run(stage, [long_note])
+    assert len(long_note) > 90_000
+    assert 0 < len(row["tokens"]) < 400
+
+
+def test_what_the_summary_copied_is_named(stage: Summarizer) -> None:
+    text = "She had pneumonia. No fever."
+    tables = make_tables([text], [(0, 8, 17, "DISEASE", False), (0, 22, 27, "SYMPTOM", True)])
+    tables["relations"] = pa.table(
+        {
+            "relation_id": ["r0", "r1"],
+            "document_id": tables["documents"]["document_id"].to_pylist() * 2,
+            "head_entity_id": ["e0", "e0"],
+            "tail_entity_id": ["e1", "elsewhere"],
+        }
+    )
+    (row,) = stage.run(tables, run_id="r").rows["summaries"].to_pylist()
+    assert row["text"] == text
+    assert row["entity_ids"] == ["e0", "e1"]
+    assert row["relation_ids"] == ["r0"]
+
+
+def draft(source: Source, *sentences: str) -> Selected:
+    """Makes a draft whose words are copied from the first place in the note that has them."""
+    strings = [word.lower() for word in source.tokens.strings(source.text)]
+    words = [word for sentence in sentences for word in tokenize(sentence).strings(sentence)]
+    sources = [strings.index(word.lower()) if word.lower() in strings else -1 for word in words]
+    said = Said(words, np.array(sources), np.full(len(words), 0.5, dtype=np.float32))
+    count = len(source.sentences)
+    return Selected(list(range(count)), np.linspace(0.9, 0.1, count), said)
+
+
+def test_a_sentence_that_fails_gives_way_to_the_note(stage: Summarizer, note: str) -> None:
+    source = read_source(note)
+    wrong = draft(source, "Furosemide was given twice daily.", "Furosemide 80 mg was given.", "There was fever.", "Pain in the right knee.")
+    plain = Summarizer(stage.network, stage.vocabulary, replace(stage.decode, fill_tokens=0), model=stage.model)
+    outcome = plain.finish(source, wrong)
+    text = compose(source, outcome.sentences).text
+    assert (outcome.unsupported_entities, outcome.unsupported_numbers, outcome.polarity_errors) == (1, 1, 3)
+    assert (outcome.repaired, outcome.method, outcome.faithful) == (3, "mixed", True)
+    assert text.startswith("Furosemide was given twice daily.")
+    assert "There was no fever, cough or pain in the left knee." in text
+    assert "80" not in text
+    assert "right knee" not in text
+    drafted = Summarizer(stage.network, stage.vocabulary, replace(stage.decode, mode="abstractive"), model=stage.model)
+    unchecked = drafted.finish(source, wrong)
+    assert not unchecked.faithful
+    assert "80 mg" in compose(source, unchecked.sentences).text
+
+
+def test_a_short_summary_is_filled_up_with_extracts(stage: Summarizer, note: str) -> None:
+    source = read_source(note)
+    filled = stage.finish(source, draft(source, "Creatinine was 2.1 mg/dL."))
+    assert sum(one.extract >= 0 for one in filled.sentences) > 0
+    assert sum(len(one.words) for one in filled.sentences) <= stage.decode.fill_tokens + 3
+
+
+def test_a_note_that_fails_costs_only_itself(stage: Summarizer, note: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Summarizer.finish
+
+    def fail(self: Summarizer, source, selected):  # type: ignore[no-untyped-def]
+        if "POISON" in source.text:
+            raise ValueError(source.text)
+        return whole(self, source, selected)
+
+    monkeypatch.setattr(Summarizer, "finish", fail)
+    output = stage.run(make_tables([note, "POISON. " + note, "Fever."]), run_id="r")
+    (reject,) = output.rejects
+    assert isinstance(reject, Reject)
+    assert (reject.code, reject.stage, reject.record) == ("STAGE_FAILED", "summarize", "1")
+    assert "POISON" not in reject.message
+    assert len(output.rows["summaries"]) == 2
+
+
+def test_out_of_memory_halves_the_batch(stage: Summarizer, note: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Summarizer.select
+
+    def select(self: Summarizer, sources):  # type: ignore[no-untyped-def]
+        if len(sources) > 1 or "HUGE" in sources[0].text:
+            raise torch.OutOfMemoryError
+        return whole(self, sources)
+
+    expected = stage.run(make_tables(["Fever.", note]), run_id="r").rows["summaries"]["text"].to_pylist()
+    monkeypatch.setattr(Summarizer, "select", select)
+    output = stage.run(make_tables(["Fever.", note, "HUGE " + note]), run_id="r")
+    assert [reject.code for reject in output.rejects] == ["OUT_OF_MEMORY"]
+    assert output.rows["summaries"]["text"].to_pylist() == expected
+    assert isinstance(Failure("OUT_OF_MEMORY", "memory"), Failure)
+
+
+def test_a_model_comes_back_from_disk(stage: Summarizer, note: str, tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    config = {
+        "name": "toy",
+        "version": "1",
+        "network": asdict(stage.network.config),
+        "decode": asdict(stage.decode),
+        "vocabulary": stage.vocabulary.words[3:],
+    }
+    save_model(tmp_path, stage.network.state_dict(), config, half=False)
+    loaded = Summarizer.load(tmp_path, device="cpu")
+    assert run(loaded, [note])[0]["text"] == run(stage, [note])[0]["text"]
+    save_model(tmp_path, {"nothing": torch.zeros(1)}, config)
+    with pytest.raises(MedpipeError, match="MODEL_INVALID"):
+        Summarizer.load(tmp_path, device="cpu")
+
+
+def test_template_words_need_no_source_and_facts_do(network: SummaryNetwork, vocabulary: Vocabulary) -> None:
+    facts = ("no", "without", "denies", "left", "right", "bilateral", "he", "she", "man", "woman", "one", "two", "mg")
+    facts += ("severe", "normal", "improved", "suspected", "stopped", "started", "days", "fever", "5")
+    assert not set(facts) & set(vocabulary.words)
+    assert len(network.vocabulary_buckets) == vocabulary.size
