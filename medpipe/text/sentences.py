@@ -27,6 +27,7 @@ ABBREVIATIONS = frozenset(
 # A place where a sentence may end: end punctuation and what closes with it, then space; or a line end.
 BOUNDARY = re.compile(r"""[.!?]+["'”’)\]]*(?=\s)\s*|\n\s*""")
 STARTS_SENTENCE = re.compile(r"""["'“‘(\[]?[A-Z0-9À-ÖØ-Þ]|[-•*·–—#]""")
+LIST_NUMBER = re.compile(r"[ \t]*\d{1,2}")
 LAST_WORD = re.compile(r"([\w.]+)\.$")
 
 
@@ -43,6 +44,8 @@ def sentence_ends(text: str) -> list[int]:
             text[max(0, match.start() - 12) : match.start() + 1]
         ):
             continue
+        elif _is_list_number(text, match.start()):
+            continue
         ends.append(after)
     if not ends or ends[-1] != len(text):
         ends.append(len(text))
@@ -56,6 +59,11 @@ def _is_abbreviation(before: str) -> bool:
         return False
     word = match.group(1)
     return word.lower() in ABBREVIATIONS or (len(word) == 1 and word.isupper())
+
+
+def _is_list_number(text: str, stop: int) -> bool:
+    """Says whether the full stop at ``stop`` belongs to the number of a list: it begins its line."""
+    return bool(LIST_NUMBER.fullmatch(text, text.rfind("\n", 0, stop) + 1, stop))
 
 
 def split_sentences(text: str, tokens: Tokens, max_tokens: int = MAX_TOKENS) -> np.ndarray:

@@ -50,3 +50,10 @@ def test_a_text_without_full_stops_is_cut():
     text = "word " * (2 * MAX_TOKENS + 5)
     assert [len(part.split()) for part in sentences(text)] == [MAX_TOKENS, MAX_TOKENS, 5]
     assert [len(part.split()) for part in sentences("a b c d e", max_tokens=2)] == [2, 2, 1]
+
+
+def test_the_number_of_a_list_is_no_sentence() -> None:
+    text = "IMPRESSION:\n1. No embolism.\n 2. A nodule. She is 58. It grew."
+    tokens = tokenize(text)
+    found = [text[tokens.start[a] : tokens.end[b - 1]] for a, b in split_sentences(text, tokens).tolist()]
+    assert found == ["IMPRESSION:", "1. No embolism.", "2. A nodule.", "She is 58.", "It grew."]
