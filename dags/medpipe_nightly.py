@@ -6,13 +6,38 @@ Each of the four stages is a GPU task (pool and queue ``gpu``); the setting ``cp
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Asset, CronDataIntervalTimetable, Param, dag, get_current_context, task, task_group
+from airflow.sdk.exceptions import AirflowFailException
 
+from medpipe.errors import EXIT_USAGE, MedpipeError
 from medpipe.settings import load_settings
+
+# What Airflow's page of the DAG shows.
+GUIDE = """
+### medpipe, every night
+
+Reads the sources of a day from the landing folder and writes the seven tables of that day's partition.
+
+- `partition`: the day, `YYYY-MM-DD`. If empty: of a scheduled run or a backfill, the day on which its data interval
+  begins; of a run by hand, the day of its logical date or, while that is not over, yesterday (UTC).
+- `landing`: folder of the sources, where `{date}` stands for the day; the setting `landing` if empty.
+- `warehouse`: where the tables lie; the setting `warehouse` if empty.
+
+**Before the first night**: a pool `gpu` with a slot for each GPU (`airflow pools set gpu 1 "a slot a GPU"`), and
+workers on the queue `gpu`. `MEDPIPE_CPU_STAGES='["ingest"]'` sends a stage to the queue `cpu` and the default pool.
+
+**Skipped** tasks after `list_shards`: every source was done before, there is nothing to publish.
+**Failed**: the log names a code and what to do. Clear the failed task or trigger the day again: what was done is not
+done twice, and the tables stay as they were until `publish` replaces them at once.
+"""
 
 SETTINGS = load_settings()
 TABLES = ("documents", "sections", "entities", "relations", "summaries", "quarantine", "runs")
@@ -42,6 +67,25 @@ def settings_of_run() -> Any:
     return load_settings(landing=params["landing"], warehouse=params["warehouse"])
 
 
+@contextmanager
+def without_note_text() -> Iterator[None]:
+    """Keeps note text out of the log, into which Airflow writes an error's message and those of its causes.
+
+    An error of ours names no text and passes alone; of any other the kind and the places are told, not the message,
+    which may quote a note. Wrong usage, a date that is none, say, is not tried again.
+    """
+    try:
+        yield
+    except MedpipeError as error:
+        if error.exit_code == EXIT_USAGE:
+            raise AirflowFailException(str(error)) from None
+        raise error from None
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        places = " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+        raise RuntimeError(f"{type(error).__name__} at {places}; please report it") from None
+
+
 @dag(
     dag_id="medpipe_nightly",
     schedule=CronDataIntervalTimetable("0 2 * * *", timezone="UTC"),
@@ -63,9 +107,10 @@ def settings_of_run() -> Any:
         "retries": 2,
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=15),
         "execution_timeout": timedelta(hours=6),
     },
-    doc_md=__doc__,
+    doc_md=GUIDE,
 )
 def medpipe_nightly() -> None:
     """plan -> (ingest -> tag -> relate -> summarize) for each shard -> publish."""
@@ -78,14 +123,16 @@ def medpipe_nightly() -> None:
 
         context = get_current_context()
         run = context["dag_run"]
-        partition = resolve_partition(
-            context["params"],
-            run_after=run.run_after,
-            data_interval_start=run.data_interval_start if run.run_type in ("scheduled", "backfill") else None,
-            logical_date=run.logical_date,
-            partition_key=getattr(run, "partition_key", None),
-        )
-        return plan_night(settings_of_run(), partition)
+        with without_note_text():
+            partition = resolve_partition(
+                context["params"],
+                run_after=run.run_after,
+                # By hand, the interval is the whole one before the logical date: not the day that was asked for.
+                data_interval_start=run.data_interval_start if run.run_type in ("scheduled", "backfill") else None,
+                logical_date=run.logical_date,
+                partition_key=getattr(run, "partition_key", None),
+            )
+            return plan_night(settings_of_run(), partition)
 
     @task
     def list_shards(night: dict[str, Any]) -> list[dict[str, Any]]:
@@ -97,7 +144,8 @@ def medpipe_nightly() -> None:
         def run(shard: dict[str, Any]) -> dict[str, Any]:
             from medpipe.pipeline import run_stage
 
-            counts = run_stage(name, shard["work"], shard["shard"], settings_of_run())
+            with without_note_text():
+                counts = run_stage(name, shard["work"], shard["shard"], settings_of_run())
             return {"work": shard["work"], "shard": shard["shard"], "counts": counts}
 
         return run
@@ -115,7 +163,8 @@ def medpipe_nightly() -> None:
         """Merges the shards into the tables, atomically, and says so to whoever waits for the assets."""
         from medpipe import pipeline
 
-        outcome = pipeline.publish(night["work"], settings_of_run())
+        with without_note_text():
+            outcome = pipeline.publish(night["work"], settings_of_run())
         for asset, table in zip(ASSETS, TABLES, strict=True):
             outlet_events[asset].extra = {
                 "partition": outcome["partition"],

@@ -26,7 +26,8 @@ def resolve_partition(
     1. the parameter ``partition`` (manual runs and backfills that name a day);
     2. the run's partition key (partitioned assets);
     3. the start of the data interval (scheduled runs, backfills);
-    4. the logical date;
+    4. the logical date, if its day is over when the run is started: Airflow's page of a run by hand puts the moment
+       of the click there, and nobody means half a day by it;
     5. the day before ``run_after`` in UTC (manual and asset-triggered runs that name none).
 
     Raises:
@@ -35,10 +36,12 @@ def resolve_partition(
     for named in (params.get("partition"), partition_key):
         if named:
             return parse_partition(str(named))
-    for moment in (data_interval_start, logical_date):
-        if moment is not None:
-            return moment.astimezone(UTC).date().isoformat()
-    return (run_after.astimezone(UTC).date() - timedelta(days=1)).isoformat()
+    if data_interval_start is not None:
+        return data_interval_start.astimezone(UTC).date().isoformat()
+    today = run_after.astimezone(UTC).date()
+    if logical_date is not None and logical_date.astimezone(UTC).date() < today:
+        return logical_date.astimezone(UTC).date().isoformat()
+    return (today - timedelta(days=1)).isoformat()
 
 
 def parse_partition(value: str) -> str:

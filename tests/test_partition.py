@@ -30,6 +30,18 @@ def test_manual_run_works_on_the_day_it_names_or_the_last_whole_one() -> None:
     assert resolve_partition({"partition": None}, run_after=NIGHT) == "2026-01-31"
 
 
+def test_manual_run_with_a_logical_date_works_on_that_day_if_it_is_over() -> None:
+    # Airflow's page puts the moment of the click there; the day of the click is not over.
+    assert resolve_partition({"partition": None}, run_after=NIGHT, logical_date=NIGHT) == "2026-01-31"
+    assert resolve_partition({}, run_after=NIGHT, logical_date=datetime(2026, 3, 1, tzinfo=UTC)) == "2026-01-31"
+    assert resolve_partition({}, run_after=NIGHT, logical_date=datetime(2025, 6, 3, 14, tzinfo=UTC)) == "2025-06-03"
+
+
+def test_a_scheduled_run_is_not_moved_by_the_clock() -> None:
+    midnight = datetime(2026, 2, 1, 0, tzinfo=UTC)
+    assert resolve_partition({}, run_after=midnight, data_interval_start=midnight) == "2026-02-01"
+
+
 def test_asset_triggered_run_works_on_its_key_or_the_last_whole_day() -> None:
     assert resolve_partition({}, run_after=NIGHT, partition_key="2026-01-15") == "2026-01-15"
     assert resolve_partition({}, run_after=NIGHT) == "2026-01-31"

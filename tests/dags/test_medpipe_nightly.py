@@ -15,6 +15,7 @@ pytest.importorskip("airflow", reason="Airflow is not installed (pip install '.[
 ROOT = Path(__file__).parent.parent.parent
 STAGES = ["ingest", "tag", "relate", "summarize"]
 DAY = "2026-01-31"
+CANARY = "Zyxwvutine"
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -46,16 +47,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def assert_nowhere_below(home: Path) -> None:
+    for path in home.rglob("*"):
+        if path.is_file():
+            assert CANARY.encode() not in path.read_bytes(), path.name
+
+
 LOOK = """
 import json, sys, time
-started = time.monotonic()
+import airflow.sdk
 from airflow.dag_processing.dagbag import DagBag
+started = time.process_time()
 bag = DagBag({dags!r})
-heavy = [name for name in ("torch", "pandas", "pyarrow", "kubernetes", "torch_geometric") if name in sys.modules]
+seconds = time.process_time() - started
+heavy = [name for name in ("torch", "pandas", "pyarrow", "torch_geometric") if name in sys.modules]
 dag = bag.dags["medpipe_nightly"]
 tasks = {{task.task_id: {{"pool": task.pool, "queue": task.queue, "retries": task.retries, "owner": task.owner,
           "timeout": task.execution_timeout.total_seconds(), "after": sorted(task.upstream_task_ids)}} for task in dag.tasks}}
-print("LOOK" + json.dumps({{"errors": bag.import_errors, "heavy": heavy, "tasks": tasks, "tags": sorted(dag.tags), "doc": bool(dag.doc_md),
+print("LOOK" + json.dumps({{"errors": bag.import_errors, "seconds": seconds, "heavy": heavy, "tasks": tasks, "tags": sorted(dag.tags), "doc": bool(dag.doc_md),
       "params": sorted(dag.params), "max_active_runs": dag.max_active_runs, "timetable": type(dag.timetable).__name__,
       "outlets": [asset.name for asset in dag.task_dict["publish"].outlets]}}))
 """
@@ -71,7 +80,7 @@ def look(home: Path, **more: str) -> dict[str, Any]:
 def test_the_dag_is_whole_and_thin(home: Path) -> None:
     seen = look(home)
     assert seen["errors"] == {}
-    assert seen["heavy"] == [], "parsing the DAG must stay light"
+    assert seen["heavy"] == [] and seen["seconds"] < 2, "parsing the DAG must stay light"
     assert seen["timetable"] == "CronDataIntervalTimetable"
     assert seen["max_active_runs"] == 1 and seen["tags"] == ["medpipe"] and seen["doc"]
     assert seen["params"] == ["landing", "partition", "warehouse"]
@@ -96,13 +105,65 @@ def test_a_setting_routes_a_stage_to_cpu_workers(home: Path) -> None:
     assert (tasks["process.tag"]["pool"], tasks["process.tag"]["queue"]) == ("gpu", "gpu")
 
 
+POD = """
+import importlib.util, json, sys, types
+from collections import namedtuple
+models = types.ModuleType("kubernetes.client.models")
+for name, fields in (("V1ResourceRequirements", "limits"), ("V1Pod", "spec"), ("V1PodSpec", "containers"), ("V1Container", "name resources")):
+    setattr(models, name, namedtuple(name, fields))
+client = types.ModuleType("kubernetes.client")
+client.models = models
+sys.modules |= {{"kubernetes": types.ModuleType("kubernetes"), "kubernetes.client": client, "kubernetes.client.models": models}}
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: models if name in ("kubernetes", "airflow.providers.cncf") else find_spec(name, *rest)
+import runpy
+module = runpy.run_path({dag!r})
+print("POD" + json.dumps([module["place"](stage)["executor_config"]["pod_override"] for stage in ("ingest", "tag", "relate", "summarize")]))
+"""
+
+
+def test_on_kubernetes_the_pod_of_a_stage_asks_for_a_gpu(home: Path) -> None:
+    """With stand-ins for the models of Kubernetes: the provider need not be installed."""
+    import json
+
+    out = python(POD.format(dag=str(ROOT / "dags" / "medpipe_nightly.py")), environment(home), home)
+    pods = json.loads(next(line for line in out.splitlines() if line.startswith("POD"))[3:])
+    assert pods == [[[[["base", [{"nvidia.com/gpu": "1"}]]]]]] * 4
+
+
+FAIL = """
+import os
+from airflow.dag_processing.dagbag import DagBag
+from medpipe import pipeline
+dag = DagBag({dags!r}).dags["medpipe_nightly"]
+for task in dag.tasks:
+    task.retries = 0
+def fail(*_, **__):
+    raise ValueError(os.environ["CANARY"]) from KeyError(os.environ["CANARY"])
+for name in ("publish", "run_stage", "plan_night"):  # the later fails before the earlier
+    setattr(pipeline, name, fail)
+    print("STATE", dag.test(run_conf={{"partition": {day!r}}}).state)
+"""
+
+
+def test_an_error_that_quotes_a_note_is_not_quoted(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text(" ")  # an empty note: no stage loads a model
+    env = environment(home, MEDPIPE_LANDING=str(tmp_path), MEDPIPE_WAREHOUSE=str(tmp_path / "lake"), CANARY=CANARY)
+    code = FAIL.format(dags=str(ROOT / "dags"), day=DAY)
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=home, capture_output=True, text=True, timeout=300)
+    out = done.stdout + done.stderr
+    assert done.returncode == 0 and out.count("STATE failed") + out.count("STATE DagRunState.FAILED") == 3, out[-2000:]
+    assert CANARY not in out
+    assert_nowhere_below(home)
+    assert out.count("ValueError at medpipe_nightly.py:") >= 3, "the kind and the place are told"
+
+
 TEST = """
 from airflow.dag_processing.dagbag import DagBag
 dag = DagBag({dags!r}).dags["medpipe_nightly"]
 run = dag.test(run_conf={{"partition": {day!r}}})
 print("STATE", run.state)
 """
-CANARY = "Zyxwvutine"
 
 
 def test_rows_equal_those_of_medpipe_run_and_no_text_leaves_the_tables(
@@ -142,6 +203,4 @@ def test_rows_equal_those_of_medpipe_run_and_no_text_leaves_the_tables(
     assert any(CANARY in row["text"] for row in ours["documents"])
     # Neither the tasks' output nor the metadata database (XCom, logs, rendered templates) holds a word of the note.
     assert CANARY not in out
-    for path in home.rglob("*"):
-        if path.is_file():
-            assert CANARY.encode() not in path.read_bytes(), path.name
+    assert_nowhere_below(home)
