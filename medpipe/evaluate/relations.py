@@ -1,7 +1,8 @@
 """Relation scores: with gold entities, and end to end with predicted ones.
 
-A relation counts as found where its type and the limits of head and tail are equal (and, end to end, their labels).
-Anaphors are resolved as in training (``medpipe.learn.relations``). Micro-averaged over the corpus.
+A relation counts as found where its type and the limits and labels of head and tail are equal; a discontinuous
+mention counts by its outer extent. Anaphors are resolved as in training (``medpipe.learn.relations``); a relation of
+an anaphor that stands for nothing counts as missed. Micro-averaged over the corpus.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import numpy as np
 
 from medpipe.errors import MedpipeError
 from medpipe.evaluate.spans import tag_texts
-from medpipe.learn.corpora import read_documents
-from medpipe.learn.relations import Example, make_example
+from medpipe.learn.corpora import AnnotatedDocument, read_documents
+from medpipe.learn.relations import Example, gold_relations, make_example
 from medpipe.relate.features import Graph, Mentions
 from medpipe.relate.stage import Relater
 from medpipe.tag.stage import Tagger
+from medpipe.text.sentences import split_sentences
+from medpipe.text.tokens import tokenize
 
-Place = tuple[int, int]
-Found = tuple[str, Place, Place]  # type, head, tail; by their characters
+Place = tuple[int, int, str | None]  # start, end, label; None: a type that the model does not know, never found
+Found = tuple[str, Place, Place]  # type, head, tail
 Judge = Callable[[Graph], np.ndarray]  # a graph -> which of its pairs are related, shape (pairs,), bool
 
 CHUNK = 64  # documents related at a time
@@ -48,49 +51,77 @@ def evaluate_relations(
 
     Returns:
         ``gold`` and ``end_to_end`` (``precision``, ``recall``, ``f1``, ``support``), ``types`` (by name, with gold
-        entities), ``same_sentence`` and ``across_sentences`` (with gold entities).
+        entities); and each of the first two again for the relations within a sentence (``…_same_sentence``), for those
+        across sentences (``…_across_sentences``), and against the relations as annotated, that is, with those of an
+        anaphor left at the anaphor, where no model without that label can find them (``…_as_annotated``).
+
+    Raises:
+        MedpipeError: CORPUS_NOT_FOUND, CORPUS_INVALID, CONFIG_INVALID, MODEL_NOT_FOUND, MODEL_INVALID,
+            DEVICE_UNAVAILABLE.
     """
     relater = Relater.load(model, device=device)
-    examples = read_examples(corpus, relater, labels)
-    gold = [to_places(example.gold, example.mentions) for example in examples]
-    with_gold, apart = relate(relater, examples, [example.mentions for example in examples])
-    predicted = tag_mentions(Tagger.load(tagger, device=device), relater, examples)
-    end_to_end, _ = relate(relater, examples, predicted)
-    names = [kind.name for kind in relater.types]
-    near = [{one for one in part if distance[one[1:]] == 0} for part, distance in zip(gold, apart, strict=True)]
-    found_near = [
-        {one for one in part if distance[one[1:]] == 0} for part, distance in zip(with_gold, apart, strict=True)
-    ]
-    return {
-        "gold": score(gold, with_gold),
-        "end_to_end": score(gold, end_to_end),
-        "types": {name: score(of_type(gold, name), of_type(with_gold, name)) for name in names},
-        "same_sentence": score(near, found_near),
-        "across_sentences": score(
-            [part - inside for part, inside in zip(gold, near, strict=True)],
-            [part - inside for part, inside in zip(with_gold, found_near, strict=True)],
-        ),
+    entry = find_map(corpus, relater, labels)
+    documents = read_documents(corpus)
+    examples = [make_example(document, entry, relater.labels) for document in documents]
+    gold = [gold_places(document, entry) for document in documents]
+    annotated = [gold_places(document, {**entry, "anaphora": None}) for document in documents]
+    found = {
+        "gold": relate(relater, examples, [example.mentions for example in examples]),
+        "end_to_end": relate(relater, examples, tag_mentions(Tagger.load(tagger, device=device), relater, examples)),
     }
+    scores: dict[str, Any] = {name: score(gold, ours) for name, ours in found.items()}
+    scores["types"] = {
+        kind.name: score(of_type(gold, kind.name), of_type(found["gold"], kind.name)) for kind in relater.types
+    }
+    starts = [sentence_starts(document.text) for document in documents]
+    for name, ours in found.items():
+        gold_near, gold_far = split_by_sentence(gold, starts)
+        near, far = split_by_sentence(ours, starts)
+        scores[f"{name}_same_sentence"] = score(gold_near, near)
+        scores[f"{name}_across_sentences"] = score(gold_far, far)
+        scores[f"{name}_as_annotated"] = score(annotated, ours)
+    return scores
 
 
-def evaluate_baselines(corpus: Path, *, model: str | Path = "relations", labels: Path | None = None) -> dict[str, Any]:
-    """Returns the scores, with gold entities, of what needs no model: all pairs of a sentence; the nearest disease."""
+def evaluate_baselines(
+    corpus: Path,
+    *,
+    model: str | Path = "relations",
+    without_graph: str | Path | None = None,
+    labels: Path | None = None,
+) -> dict[str, Any]:
+    """Returns the scores, with gold entities, of what the graph network must beat.
+
+    Args:
+        corpus: JSON lines in the corpus format.
+        model: whose candidates and label map are used.
+        without_graph: a model trained with ``layers = 0`` (config ``relations-without-graph``), if there is one.
+        labels: as in ``evaluate_relations``.
+
+    Returns:
+        Scores of ``all_pairs_in_a_sentence``, ``nearest_head`` and, with a model for it, ``without_graph``.
+    """
     relater = Relater.load(model, device="cpu")
-    examples = read_examples(corpus, relater, labels)
-    gold = [to_places(example.gold, example.mentions) for example in examples]
-    baselines: dict[str, Judge] = {"all_pairs_in_a_sentence": same_sentence, "nearest_head": nearest_head}
+    entry = find_map(corpus, relater, labels)
+    documents = read_documents(corpus)
+    examples = [make_example(document, entry, relater.labels) for document in documents]
+    gold = [gold_places(document, entry) for document in documents]
     graphs, *_ = relater.score(
         [example.text for example in examples],
         [example.section_starts for example in examples],
         [example.mentions for example in examples],
     )
+    baselines: dict[str, Judge] = {"all_pairs_in_a_sentence": same_sentence, "nearest_head": nearest_head}
     scores = {}
     for name, judge in baselines.items():
         found = [
-            {(relater.types[0].name, *places(example.mentions, pair)) for pair in graph.pairs[judge(graph)].tolist()}
+            to_places(relater, graph, example.mentions, [judge(graph)] * len(relater.types))
             for example, graph in zip(examples, graphs, strict=True)
         ]
         scores[name] = score(gold, found)
+    if without_graph is not None:
+        other = Relater.load(without_graph, device="cpu")
+        scores["without_graph"] = score(gold, relate(other, examples, [example.mentions for example in examples]))
     return scores
 
 
@@ -100,18 +131,12 @@ def same_sentence(graph: Graph) -> np.ndarray:
 
 
 def nearest_head(graph: Graph) -> np.ndarray:
-    """Judges that every tail is related to its nearest head (by tokens), and to no other."""
+    """Judges that every tail is related to its nearest head (by tokens; to both where two are equally near)."""
     head, tail = graph.pairs[:, 0], graph.pairs[:, 1]
     distance = np.abs(graph.first[head] - graph.first[tail])
     nearest = np.full(len(graph.first), np.iinfo(np.int64).max)
     np.minimum.at(nearest, tail, distance)
     return np.asarray(distance == nearest[tail])
-
-
-def read_examples(corpus: Path, relater: Relater, labels: Path | None) -> list[Example]:
-    """Returns the corpus's documents as the model sees them."""
-    entry = find_map(corpus, relater, labels)
-    return [make_example(document, entry, relater.labels) for document in read_documents(corpus)]
 
 
 def find_map(corpus: Path, relater: Relater, labels: Path | None) -> Mapping[str, Any]:
@@ -145,41 +170,62 @@ def tag_mentions(tagger: Tagger, relater: Relater, examples: Sequence[Example]) 
     return found
 
 
-def relate(
-    relater: Relater, examples: Sequence[Example], mentions: Sequence[Mentions]
-) -> tuple[list[set[Found]], list[dict[tuple[Place, Place], int]]]:
-    """Returns the relations found in every document, and how many sentences each pair of mentions is apart."""
+def relate(relater: Relater, examples: Sequence[Example], mentions: Sequence[Mentions]) -> list[set[Found]]:
+    """Returns the relations that the model tells of every document, between the given mentions."""
     found: list[set[Found]] = []
-    apart: list[dict[tuple[Place, Place], int]] = []
     for at in range(0, len(examples), CHUNK):
         part = slice(at, at + CHUNK)
         texts = [example.text for example in examples[part]]
         graphs, scores, *_ = relater.score(texts, [one.section_starts for one in examples[part]], mentions[part])
         for graph, judged, ours in zip(graphs, scores, mentions[part], strict=True):
-            told: set[Found] = set()
-            for index, kind in enumerate(relater.types):
-                if judged is not None:
-                    pairs = graph.pairs[judged[:, index] >= kind.threshold].tolist()
-                    told |= {(kind.name, *places(ours, pair)) for pair in pairs}
-            found.append(told)
-            every = range(len(graph.sentence))
-            distance = np.abs(graph.sentence[:, None] - graph.sentence) if len(graph.sentence) else np.zeros((0, 0))
-            apart.append({places(ours, (one, two)): int(distance[one, two]) for one in every for two in every})
-    return found, apart
+            told = []
+            if judged is not None:
+                told = [judged[:, index] >= kind.threshold for index, kind in enumerate(relater.types)]
+            found.append(to_places(relater, graph, ours, told))
+    return found
 
 
-def places(mentions: Mentions, pair: Sequence[int]) -> tuple[Place, Place]:
-    """Returns head and tail of a pair by their characters."""
-    head, tail = pair
-    return (
-        (int(mentions.start[head]), int(mentions.end[head])),
-        (int(mentions.start[tail]), int(mentions.end[tail])),
-    )
+def to_places(relater: Relater, graph: Graph, mentions: Mentions, told: Sequence[np.ndarray]) -> set[Found]:
+    """Returns the relations of a document by the places of their mentions.
+
+    Args:
+        told: for each type which of the graph's pairs are related, shape (pairs,), bool; pairs whose labels are not
+            the type's are left out.
+    """
+    columns = zip(mentions.start.tolist(), mentions.end.tolist(), mentions.label.tolist(), strict=True)
+    places = [(start, end, relater.labels[label]) for start, end, label in columns]
+    return {
+        (kind.name, places[head], places[tail])
+        for kind, chosen in zip(relater.types, told, strict=False)
+        for head, tail in graph.pairs[chosen].tolist()
+        if (places[head][2], places[tail][2]) == (kind.head, kind.tail)
+    }
 
 
-def to_places(gold: frozenset[tuple[str, int, int]], mentions: Mentions) -> set[Found]:
-    """Returns gold relations by the characters of their mentions."""
-    return {(kind, *places(mentions, (head, tail))) for kind, head, tail in gold}
+def gold_places(document: AnnotatedDocument, entry: Mapping[str, Any]) -> set[Found]:
+    """Returns the gold relations of a document by the places of their mentions, in the model's types and labels."""
+    places: dict[str, Place] = {
+        entity.entity_id: (entity.start, entity.end, entry["labels"].get(entity.label)) for entity in document.entities
+    }
+    relations = gold_relations(document, entry)
+    return {(kind, places[head], places[tail]) for kind, head, tail in relations if head in places and tail in places}
+
+
+def sentence_starts(text: str) -> np.ndarray:
+    """Returns where the sentences of a text begin. shape: (sentences,), characters."""
+    tokens = tokenize(text)
+    return np.asarray(tokens.start[split_sentences(text, tokens)[:, 0]])
+
+
+def split_by_sentence(
+    found: Sequence[set[Found]], starts: Sequence[np.ndarray]
+) -> tuple[list[set[Found]], list[set[Found]]]:
+    """Returns the relations whose head and tail begin in one sentence, and the others."""
+    near = [
+        {one for one in part if np.ptp(np.searchsorted(begin, [one[1][0], one[2][0]], side="right")) == 0}
+        for part, begin in zip(found, starts, strict=True)
+    ]
+    return near, [part - inside for part, inside in zip(found, near, strict=True)]
 
 
 def of_type(found: Sequence[set[Found]], name: str) -> list[set[Found]]:

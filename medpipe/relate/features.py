@@ -84,10 +84,10 @@ def build_graph(
         tokens: its tokens.
         sentences: shape: (sentences, 2), token intervals.
         section_starts: shape: (sections,), ascending; characters.
-        mentions: each covers at least a part of a token.
+        mentions: one that covers no token counts as the next token, or the last.
         rule: which pairs are candidates.
     """
-    first = np.searchsorted(tokens.end, mentions.start, side="right")
+    first = np.minimum(np.searchsorted(tokens.end, mentions.start, side="right"), len(tokens) - 1)
     last = np.maximum(np.searchsorted(tokens.start, mentions.end, side="left") - 1, first)
     sentence = np.searchsorted(sentences[:, 0], first, side="right") - 1
     sentence_start = tokens.start[sentences[:, 0]]

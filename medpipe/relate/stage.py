@@ -18,7 +18,7 @@ from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import make_id
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.relate.decode import calibrate, find_evidence
-from medpipe.relate.features import Graph, Mentions, PairRule, build_graph, collate
+from medpipe.relate.features import PAIR_FEATURES, Graph, Mentions, PairRule, build_graph, collate
 from medpipe.relate.network import NetworkConfig, RelationNetwork
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows
@@ -108,7 +108,7 @@ class Relater:
         rows = make_rows(texts, self.table)
         graphs = [
             build_graph(text, rows.tokens[i], rows.sentences[i], section_starts[i], mentions[i], self.rule)
-            if len(mentions[i].start)
+            if len(mentions[i].start) and len(rows.tokens[i])
             else empty_graph()
             for i, text in enumerate(texts)
         ]
@@ -273,5 +273,5 @@ def empty_graph() -> Graph:
     pairs = np.zeros((0, 2), dtype=np.int64)
     return Graph(
         none, none, none, none, 1, none, np.zeros((2, 0), np.int64), none, none.astype(np.float32), pairs,
-        np.zeros((0, 16), np.float32), 0,
+        np.zeros((0, PAIR_FEATURES), np.float32), 0,
     )  # fmt: skip

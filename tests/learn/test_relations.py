@@ -11,9 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medpipe.errors import MedpipeError
-from medpipe.evaluate.relations import evaluate_baselines, score
+from medpipe.learn.config import load_config
 from medpipe.learn.corpora import read_documents
-from medpipe.learn.relations import SamplingConfig, best_threshold, disturb, fit_temperature, make_example, train
+from medpipe.learn.relations import (
+    SamplingConfig,
+    best_threshold,
+    disturb,
+    fit_temperature,
+    make_batch,
+    make_example,
+    train,
+)
+from medpipe.text.features import WordTable
+from medpipe.text.rows import make_rows
 
 ENTRY = {
     "folder": "invented",
@@ -58,6 +68,16 @@ def test_anaphors_are_resolved(invented: Path) -> None:
     words = [example.text[a:b] for a, b in zip(example.mentions.start, example.mentions.end, strict=True)]
     assert words == ["Disease1", "pain", "rash", "cough"]
     assert example.gold == {("has_symptom", 0, 1), ("has_symptom", 0, 2)}
+    assert example.lost == 0
+
+
+def test_relations_of_an_anaphor_that_stands_for_nothing_count_as_missed(invented: Path) -> None:
+    document = read_documents(invented / "invented" / "dev.jsonl")[0]
+    without = ENTRY | {"anaphora": None}
+    example = make_example(document, without, CONFIG["labels"])
+    assert example.gold == {("has_symptom", 0, 1)} and example.lost == 1
+    rows = make_rows([example.text], WordTable(512))
+    assert make_batch([example], rows, [0], CONFIG)[0].missed == 1
 
 
 @settings(max_examples=100, deadline=None)
@@ -100,13 +120,20 @@ def test_it_learns_and_can_be_resumed(invented: Path, tmp_path: Path) -> None:
     figures = train(CONFIG, corpora=invented, out=tmp_path / "whole", device="cpu", report=lines.append)
     assert figures["has_symptom"]["f1"] > 0.9
     assert len(lines) == 6
-    short = CONFIG | {"training": CONFIG["training"] | {"patience": 1000}}
-    train(short, corpora=invented, out=tmp_path / "again", device="cpu", report=lambda _: None)
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again")]
-    assert weights[0] == weights[1], "the same seed gives the same weights"
-    baselines = evaluate_baselines(invented / "invented" / "dev.jsonl", model=tmp_path / "whole")
-    assert baselines["nearest_head"]["recall"] == 1.0
-    assert baselines["all_pairs_in_a_sentence"]["recall"] == 0.5
+
+    def kill(line: str) -> None:
+        if line.startswith("epoch 4/"):
+            raise KeyboardInterrupt
+
+    again = tmp_path / "again"
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, corpora=invented, out=again, device="cpu", report=kill)
+    assert not (again / "model.safetensors").exists()
+    resumed: list[str] = []
+    train(CONFIG, corpora=invented, out=again, device="cpu", resume=True, report=resumed.append)
+    assert resumed[0].startswith("resumed at epoch 4,") and len(resumed) == 4
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (again / name).read_bytes(), "as if it had not been killed"
 
 
 def test_wrong_config(invented: Path, tmp_path: Path) -> None:
@@ -115,7 +142,6 @@ def test_wrong_config(invented: Path, tmp_path: Path) -> None:
     assert caught.value.code == "CONFIG_INVALID"
 
 
-def test_scores() -> None:
-    a, b, c = (("t", (0, 1), (i, i + 1)) for i in range(3))
-    assert score([{a, b}], [{a, c}]) == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}
-    assert score([set()], [set()])["f1"] == 0.0
+def test_the_config_without_graph_differs_in_nothing_else() -> None:
+    with_graph, without = load_config("relations"), load_config("relations-without-graph")
+    assert without == with_graph | {"name": without["name"], "network": with_graph["network"] | {"layers": 0}}

@@ -139,6 +139,21 @@ def test_scores_of_nested_and_two_thousand_mentions(relater: Relater) -> None:
     assert counts["candidates_cut"] > 0
 
 
+def test_mentions_of_white_space_stay_in_their_document(relater: Relater) -> None:
+    texts = ["Asthma. Cough.  ", " ", "Gout. Fever."]
+    mentions = [
+        Mentions(np.array([0, 14]), np.array([6, 16]), np.array([0, 1])),
+        Mentions(np.array([0, 0]), np.array([1, 1]), np.array([0, 1])),
+        Mentions(np.array([0, 6]), np.array([4, 11]), np.array([0, 1])),
+    ]
+    starts = [np.array([0])] * 3
+    graphs, scores, *_ = relater.score(texts, starts, mentions)
+    assert graphs[0].last.tolist() == [0, 3], "the last token of the first text, not the first of the next"
+    assert [len(one) for one in scores if one is not None] == [1, 0, 1]
+    _, alone, *_ = relater.score(texts[:1], starts[:1], mentions[:1])
+    assert np.allclose(scores[0], alone[0], atol=2e-4)
+
+
 def test_a_folder_that_is_no_model(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(MedpipeError) as caught:
         Relater.load(tmp_path)
