@@ -40,11 +40,11 @@ def sentence_ends(text: str) -> list[int]:
             # A wrapped line goes on in lower case; a blank line always ends a sentence.
             if match.group().count("\n") == 1 and after < len(text) and text[after].islower():
                 continue
-        elif not STARTS_SENTENCE.match(text, after) or _is_abbreviation(
-            text[max(0, match.start() - 12) : match.start() + 1]
+        elif (
+            not STARTS_SENTENCE.match(text, after)
+            or _is_abbreviation(text[max(0, match.start() - 12) : match.start() + 1])
+            or _is_list_number(text, match.start())
         ):
-            continue
-        elif _is_list_number(text, match.start()):
             continue
         ends.append(after)
     if not ends or ends[-1] != len(text):
