@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from medpipe.errors import MedpipeError
-from medpipe.evaluate.spans import tag_texts
+from medpipe.evaluate.spans import corpus_name, tag_texts
 from medpipe.learn.corpora import AnnotatedDocument, read_documents
 from medpipe.learn.relations import Example, gold_relations, make_example
 from medpipe.relate.features import Graph, Mentions
@@ -151,8 +151,7 @@ def find_map(corpus: Path, relater: Relater, labels: Path | None) -> Mapping[str
             return {"labels": table["labels"], "relations": table["relations"], "anaphora": table.get("anaphora")}
         except (OSError, ValueError, KeyError) as error:
             raise MedpipeError("CONFIG_INVALID", name=labels, reason=type(error).__name__) from error
-    folder = corpus.resolve().parent.name
-    entry = relater.corpora.get(folder)
+    entry = relater.corpora.get(corpus_name(corpus, relater.corpora) or "")
     if entry is None:
         identity = {"labels": {label: label for label in relater.labels}}
         return identity | {"relations": {kind.name: kind.name for kind in relater.types}}

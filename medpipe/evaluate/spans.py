@@ -76,7 +76,7 @@ def make_label_map(
 
 
 def find_label_map(corpus: Path, config: Mapping[str, Any], labels: Path | None) -> LabelMap:
-    """Returns the map of a file, or else the one of the model's config for the corpus's folder, or else identity.
+    """Returns the map of a file, or else the one of the model's config for the corpus, or else identity.
 
     Raises:
         MedpipeError: CONFIG_INVALID where the file is no TOML with a table ``labels``.
@@ -89,10 +89,21 @@ def find_label_map(corpus: Path, config: Mapping[str, Any], labels: Path | None)
             return make_label_map(mapping, table.get("annotates"), table.get("auxiliary", auxiliary))
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise MedpipeError("CONFIG_INVALID", name=labels, reason=type(error).__name__) from error
-    for entry in config.get("corpora", []):
-        if entry["folder"] == corpus.resolve().parent.name:
-            return make_label_map(entry.get("labels"), entry["annotates"], auxiliary)
-    return make_label_map(None, None, auxiliary)
+    entries = {entry["folder"]: entry for entry in config.get("corpora", [])}
+    entry = entries.get(corpus_name(corpus, entries) or "")
+    if entry is None:
+        return make_label_map(None, None, auxiliary)
+    return make_label_map(entry.get("labels"), entry["annotates"], auxiliary)
+
+
+def corpus_name(corpus: Path, known: Iterable[str]) -> str | None:
+    """Returns which of the corpora a file is of: by its folders, the nearest first, or by how its name begins."""
+    names = sorted(known, key=len, reverse=True)
+    path = corpus.resolve()
+    for part in reversed(path.parts[:-1]):
+        if part in names:
+            return part
+    return next((name for name in names if path.name.startswith(name)), None)
 
 
 def evaluate_tagger(

@@ -3,7 +3,7 @@
 import pytest
 
 from medpipe.errors import MedpipeError
-from medpipe.evaluate.spans import find_inner, find_label_map, make_label_map, score_spans
+from medpipe.evaluate.spans import corpus_name, find_inner, find_label_map, make_label_map, score_spans
 from medpipe.learn.corpora import AnnotatedDocument
 from medpipe.records import Entity
 
@@ -83,3 +83,11 @@ def test_a_map_that_is_none(tmp_path, text):
         given.write_text(text)
     with pytest.raises(MedpipeError, match="CONFIG_INVALID"):
         find_label_map(tmp_path / "dev.jsonl", {}, given)
+
+
+def test_a_corpus_is_known_by_its_folder_or_its_name(tmp_path):
+    known = ["bc5cdr", "raredis", "raredis_full"]
+    assert corpus_name(tmp_path / "raredis" / "test.jsonl", known) == "raredis"
+    assert corpus_name(tmp_path / "bc5cdr" / "sealed" / "raredis.jsonl", known) == "bc5cdr"
+    assert corpus_name(tmp_path / "raredis_full_test.jsonl", known) == "raredis_full"
+    assert corpus_name(tmp_path / "notes.jsonl", known) is None
