@@ -31,6 +31,7 @@ pytestmark = pytest.mark.airflow
 ROOT = Path(__file__).parent.parent.parent
 DAY = "2026-01-31"
 LIMIT = 900.0  # seconds for a night
+CANARY = "Zyxwvutine"
 
 
 def free_port() -> int:
@@ -43,6 +44,7 @@ class Airflow:
     """``airflow standalone`` in a process group of its own."""
 
     def __init__(self, home: Path) -> None:
+        self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = os.environ | {
@@ -145,6 +147,8 @@ def test_a_night_under_a_real_scheduler(airflow: Airflow, samples: Path, tmp_pat
     real = Path(os.environ.get("MEDPIPE_EHR") or ROOT.parent / "shared" / "ehr") / "fhir"
     if real.is_dir():  # real FHIR files, where they are at hand
         shutil.copytree(real, landing / "fhir")
+    note = {"document_id": "canary", "text": f"The patient took {CANARY} 5 mg for fever."}
+    (landing / "canary.json").write_text(json.dumps(note))
     night = airflow.run_night()
     states = {key: one["state"] for key, one in night["tasks"].items()}
     assert night["state"] == "success", states
@@ -168,6 +172,14 @@ def test_a_night_under_a_real_scheduler(airflow: Airflow, samples: Path, tmp_pat
     ]
     subprocess.run(command, env=env, cwd=tmp_path, check=True)
     assert tables_of(Path(airflow.env["MEDPIPE_WAREHOUSE"]), DAY) == tables_of(tmp_path / "cli", DAY)
+    # Logs, database (XCom, rendered fields, events): the note's words stand in the tables and nowhere else.
+    tables = Path(airflow.env["MEDPIPE_WAREHOUSE"])
+    assert any(CANARY in row["text"] for row in tables_of(tables, DAY)["documents"])
+    kept = [path for path in airflow.home.rglob("*") if path.is_file() and "log" in path.parts[len(airflow.home.parts)]]
+    assert any(path.stat().st_size for path in kept), "there are logs to look into"
+    for path in airflow.home.rglob("*"):
+        if path.is_file() and not path.is_relative_to(tables) and not path.is_relative_to(landing):
+            assert CANARY.encode() not in path.read_bytes(), path
     events = airflow.call("/api/v2/assets/events")["asset_events"]
     extra = {event["name"]: event["extra"] for event in events}
     assert extra["medpipe.documents"]["partition"] == DAY and extra["medpipe.documents"]["rows"] > 12
