@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import medpipe
-from medpipe.device import peak_memory_mb
+from medpipe.device import peak_memory_mb, release_memory
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import hash_file, make_id
 from medpipe.ingest.sources import Source, find_sources
@@ -217,6 +217,8 @@ def run_stage(
             _run_chunk(worker, chunk, stage, run_id)
         if progress:
             progress(stage, sum(sizes[one] for one in chunks[:number]), sum(sizes.values()))
+    del worker
+    release_memory()
     return _sum_counts(read_done(chunk, stage)["counts"] for chunk in chunks)
 
 
@@ -329,6 +331,7 @@ def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str) -> No
         output = run_isolated(worker, tables, run_id=run_id)
     device = str(worker.device) if worker else "none"
     _write_output(chunk, stage, output.rows, output.rejects, output.counts, started, started_at, run_id, device)
+    release_memory()
 
 
 def failed_documents(chunk: Path, stages: Sequence[str]) -> pa.Array:

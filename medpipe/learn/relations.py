@@ -25,11 +25,13 @@ from medpipe.learn.loop import LoopConfig, Trainer
 from medpipe.relate.decode import calibrate
 from medpipe.relate.features import Graph, GraphBatch, Mentions, build_graph, collate
 from medpipe.relate.network import NetworkConfig, RelationNetwork
-from medpipe.relate.stage import BUCKET_TOKENS, make_rule
+from medpipe.relate.stage import make_rule
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows
 from medpipe.text.sections import find_sections
 from medpipe.weights import save_model
+
+BUCKET_TOKENS = 4096  # padded tokens of sentences that go through the LSTM together: mostly a whole batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows
 from medpipe.weights import find_model, identify, load_weights, read_config
 
-BUCKET_TOKENS = 4096  # padded tokens of sentences that go through the LSTM together
+BUCKET_TOKENS = 2048  # padded tokens of sentences that go through the LSTM together; more is more padding
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,12 @@ def print_scores(console: Console, figures: Mapping[str, Any]) -> None:
 
 
 def print_bench(console: Console, figures: Mapping[str, Any]) -> None:
-    """Prints the speeds of ``medpipe bench``."""
-    print_scores(console, {name: value for name, value in figures.items() if isinstance(value, Mapping)})
+    """Prints the speeds of ``medpipe bench``: a column for each part, a row for each figure."""
+    parts = {name: value for name, value in figures.items() if isinstance(value, Mapping)}
+    table = Table("", *(Column(part, justify="right") for part in parts))
+    for row in dict.fromkeys(key for value in parts.values() for key in value):
+        table.add_row(row, *(_shown(value.get(row)) for value in parts.values()))
+    console.print(table)
     for name in ("machine", "device", "cold_start_s"):
         if name in figures:
             console.print(f"{name}: {figures[name]}")
