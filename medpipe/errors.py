@@ -59,6 +59,31 @@ CODES: dict[str, Code] = {
         "No reader recognises this file.", "Name the format with --format, or remove the file from the input."
     ),
     "RECORD_INVALID": Code("The record does not have the shape its format asks for: {where}.", "Mend the export."),
+    "SOURCE_TOO_LARGE": Code(
+        "The file has to be read whole and has more than {limit} MiB.",
+        "Split it, export it as NDJSON, or raise max_file_bytes.",
+    ),
+    "XML_INVALID": Code("The XML does not parse at {where}.", "Export the document again or mend the syntax."),
+    "XML_FORBIDDEN": Code(
+        "The XML declares entities or refers to other files, which are never resolved.", "Export it without a DTD."
+    ),
+    "HL7_INVALID": Code("This is no HL7 v2 message: {where}.", "Check the export; a message begins with MSH."),
+    "TABLE_INVALID": Code("The table cannot be read: {where}.", "Export it again as CSV, TSV or Parquet."),
+    "COLUMN_MISSING": Code(
+        "The table has no column that holds the notes' text.",
+        "Name it with --text-column or a mapping file (README, Tables with notes).",
+    ),
+    "ARCHIVE_INVALID": Code("The archive is damaged or not complete.", "Make or copy the archive again."),
+    "ARCHIVE_UNSAFE": Code("The archive's member has a path that leads outside of it.", "Make the archive again."),
+    "ARCHIVE_TOO_LARGE": Code(
+        "The archive unpacks to more than {limit} allow.", "Unpack it and name the folder that holds the files."
+    ),
+    "ARCHIVE_TOO_DEEP": Code("Archives lie in archives, more than {limit} deep.", "Unpack them first."),
+    "ARCHIVE_ENCRYPTED": Code("The archive's member is encrypted.", "Unpack it and name the folder."),
+    "OCR_NEEDED": Code("The content is an image or a scan ({kind}); it has no text.", "Run OCR first."),
+    "PDF_INVALID": Code("The PDF cannot be read ({kind}).", "Export it again, or export its text."),
+    "PDF_ENCRYPTED": Code("The PDF is encrypted.", "Export it without a password."),
+    "RTF_INVALID": Code("The RTF cannot be read ({kind}).", "Export it again, or export its text."),
     "STAGE_FAILED": Code(
         "The stage {stage} could not process the document ({kind}).",
         "Report it with this code; the other notes are not affected.",

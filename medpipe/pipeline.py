@@ -155,6 +155,7 @@ def make_fingerprint(settings: Settings) -> dict[str, Any]:
     knobs = {
         "format": settings.format,
         "max_note_chars": settings.max_note_chars,
+        "max_file_bytes": settings.max_file_bytes,
         "min_relation_score": settings.min_relation_score,
     }
     return {"code": medpipe.__version__, "models": models, "schemas": schemas, "settings": knobs}
@@ -256,6 +257,7 @@ def make_run_id(stage: str, night: Mapping[str, Any]) -> str:
 def _ingest_shard(
     folder: Path, night: Mapping[str, Any], shard: int, settings: Settings, run_id: str, progress: Progress | None
 ) -> dict[str, float]:
+    from medpipe.ingest.content import Inputs
     from medpipe.ingest.stage import read_chunks
 
     done = folder / "ingest.json"
@@ -270,6 +272,8 @@ def _ingest_shard(
         [by_name[name] for name in night["shards"][shard]],
         format=settings.format,
         max_note_chars=settings.max_note_chars,
+        max_file_bytes=settings.max_file_bytes,
+        inputs=Inputs(list(by_name.values())),
         chunk_documents=settings.chunk_documents,
         chunk_chars=settings.chunk_chars,
         run_id=run_id,

@@ -62,6 +62,7 @@ class Document:
     encounter_id: str | None = None
     note_type: str | None = None  # as the source names it
     note_type_code: str | None = None  # LOINC
+    note_status: str | None = None  # as the source names it: "final", "preliminary", "amended"
     authored_at: datetime | None = None  # UTC
     authored_at_text: str | None = None  # as written in the source
     media_type: str | None = None

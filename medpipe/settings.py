@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     min_relation_score: float | None = Field(None, ge=0, le=1, description="None: the model's own threshold.")
 
     max_note_chars: int = Field(5_000_000, gt=0, description="A longer note goes to quarantine.")
+    max_file_bytes: int = Field(
+        256 << 20, gt=0, description="A larger file that has to be read whole (JSON, XML, PDF) goes to quarantine."
+    )
     chunk_documents: int = Field(512, gt=0, description="Documents that a stage holds at a time.")
     chunk_chars: int = Field(4_000_000, gt=0, description="Characters of text that a stage holds at a time.")
     token_budget: int = Field(8192, gt=0, description="Padded tokens of a batch.")

@@ -69,7 +69,7 @@ def read_document_reference(
             yield Skipped(f"DocumentReference ({status})")
             return
     context = first(resource.get("context"))
-    facts = {
+    facts: dict[str, Any] = {
         "patient_id": reference_id(resource.get("subject")),
         "encounter_id": reference_id(first(context.get("encounter")) or context),
         "authored_at": resource.get("date") or first(context.get("period")).get("start"),
@@ -92,7 +92,7 @@ def read_diagnostic_report(
     if isinstance(status, str) and status in WITHDRAWN:
         yield Skipped(f"DiagnosticReport ({status})")
         return
-    facts = {
+    facts: dict[str, Any] = {
         "patient_id": reference_id(resource.get("subject")),
         "encounter_id": reference_id(resource.get("encounter")),
         "authored_at": resource.get("effectiveDateTime") or resource.get("issued"),

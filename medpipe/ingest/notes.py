@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
+from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
 from medpipe.ingest.decoding import Decoded, decode, html_to_text
-from medpipe.records import Document, Reject
+from medpipe.records import Document, Reject, Section
 from medpipe.text.sections import find_sections
 
 LONGEST_NAME = 500  # characters of an id or title; what is longer is cut
@@ -22,13 +24,34 @@ class Reading:
     source: str
     format: str
     max_note_chars: int
+    max_file_bytes: int = 256 << 20  # of a file that has to be read whole
+    member: str = ""  # path inside an archive
+    inputs: Inputs = field(default_factory=Inputs)
+
+    def inside(self, member: str) -> Reading:
+        """Returns the reading of an archive's member: its records are named ``member!record``."""
+        return replace(self, member=f"{self.member}!{member}" if self.member else member)
+
+    def name(self, record: str) -> str:
+        """Returns the name of a record in its source."""
+        record = clean(record) or "0"
+        return f"{clean(self.member)}!{record}" if self.member else record
 
     def reject(self, record: str, code: str, **fields: object) -> Reject:
         """Makes a reject of stage 1."""
-        return Reject(self.source, clean(record) or "0", "ingest", code, reject_message(code, **fields))
+        return Reject(self.source, self.name(record), "ingest", code, reject_message(code, **fields))
 
-    def document(self, record: str, text: str, **facts: Any) -> Document | Reject:
-        """Makes a document of a text, or a reject where the text is empty, too large or cannot be written as UTF-8."""
+    def document(
+        self, record: str, text: str, *, sections: Sequence[Section] | None = None, **facts: Any
+    ) -> Document | Reject:
+        """Makes a document of a text, or a reject where the text is empty, too large or cannot be written as UTF-8.
+
+        Args:
+            record: place in the source, unique there.
+            text: the note as a person reads it.
+            sections: of a format that tells them; else they are found in the text.
+            facts: columns of the document that the source tells (``authored_at`` as it is written).
+        """
         if len(text) > self.max_note_chars:
             return self.reject(record, "TEXT_TOO_LARGE", size=len(text), limit=self.max_note_chars)
         if not text.strip("\ufeff\u200b \t\r\n\v\f\x00"):
@@ -38,12 +61,12 @@ class Reading:
         authored_at, written = parse_date(facts.pop("authored_at", None))
         facts = {name: clean(value) for name, value in facts.items()}
         text_hash = hash_text(text)
-        record = clean(record) or "0"
+        record = self.name(record)
         document_id = make_id("document", self.source, record, facts.get("patient_id"), text_hash)
-        sections = tuple(find_sections(text))
+        found = tuple(find_sections(text) if sections is None else sections)
         return Document(
             document_id, self.source, record, self.format, text, text_hash,
-            authored_at=authored_at, authored_at_text=clean(written), sections=sections, **facts,
+            authored_at=authored_at, authored_at_text=clean(written), sections=found, **facts,
         )  # fmt: skip
 
     def attachment(

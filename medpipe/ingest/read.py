@@ -1,17 +1,18 @@
 """The readers, and which of them reads a file: chosen by content, by name only where content leaves it open.
 
-A format is one reader here: a function ``(path, reading) -> documents, rejects, skipped``, which streams, never raises
-for bad content, and yields something for every record.
+A format is one reader here: a function ``(content, reading) -> documents, rejects, skipped``, which streams, yields
+something for every record, and for bad content yields a reject or raises ``Refused``, never anything else.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from medpipe.errors import MedpipeError
+from medpipe.ingest.content import Content, Inputs, Refused
 from medpipe.ingest.decoding import decode, magic
 from medpipe.ingest.fhir import read_resource
 from medpipe.ingest.notes import Reading
@@ -23,7 +24,14 @@ Item = Document | Reject | Skipped
 HEAD_BYTES = 1 << 16
 
 
-def read_source(source: Source, *, format: str = "auto", max_note_chars: int) -> Iterator[Item]:
+def read_source(
+    source: Source,
+    *,
+    format: str = "auto",
+    max_note_chars: int,
+    max_file_bytes: int = 256 << 20,
+    inputs: Inputs | None = None,
+) -> Iterator[Item]:
     """Yields what a file holds: documents, rejects, and records that are not notes.
 
     Raises:
@@ -33,21 +41,34 @@ def read_source(source: Source, *, format: str = "auto", max_note_chars: int) ->
     if format != "auto" and format not in READERS:
         known = ", ".join(["auto", *READERS])
         raise MedpipeError("SETTING_INVALID", name="format", reason=f"{format!r} is none of {known}")
+    inputs = inputs or Inputs([source])
+    reading = Reading(source.name, "unknown", max_note_chars, max_file_bytes, inputs=inputs)
     try:
-        name = format if format != "auto" else sniff(source.path)
-        reading = Reading(source.name, name or "unknown", max_note_chars)
-        if name is None:
-            yield reading.reject("0", "FORMAT_UNKNOWN")
-        else:
-            yield from READERS[name](source.path, reading)
+        yield from read_content(inputs.content(source), reading, format)
     except OSError as error:
         raise MedpipeError("INPUT_UNREADABLE", path=source.path, reason=error.strerror) from error
 
 
-def sniff(path: Path) -> str | None:
+def read_content(content: Content, reading: Reading, format: str = "auto") -> Iterator[Item]:
+    """Yields what a file or an archive's member holds; whatever is wrong with it ends as a reject."""
+    try:
+        name = format if format != "auto" else sniff(content)
+        if name is None:
+            yield reading.reject("0", "FORMAT_UNKNOWN")
+        else:
+            yield from READERS[name](content, replace(reading, format=name))
+    except Refused as refused:
+        yield reading.reject(refused.record, refused.code, **refused.fields)
+    except (OSError, MedpipeError):
+        raise
+    except Exception as error:  # a bug of a reader costs one row, not the night; its message may quote the note
+        yield reading.reject("0", "STAGE_FAILED", stage="ingest", kind=type(error).__name__)
+
+
+def sniff(content: Content) -> str | None:
     """Returns the format of a file, ``None`` where no reader knows it."""
-    suffix = path.suffix.lower()
-    with path.open("rb") as file:
+    suffix = content.suffix
+    with content.open() as file:
         head = file.read(HEAD_BYTES)
         start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
         if start[:1] in (b"{", b"[") and magic(head) is None:
@@ -98,9 +119,9 @@ def parse_json(raw: bytes, place: str, reading: Reading) -> tuple[Any, Reject | 
         return None, reading.reject(place, "JSON_INVALID", where=place)
 
 
-def read_fhir(path: Path, reading: Reading) -> Iterator[Item]:
+def read_fhir(content: Content, reading: Reading) -> Iterator[Item]:
     """Reads one FHIR resource or Bundle."""
-    value, reject = parse_json(path.read_bytes(), "0", reading)
+    value, reject = parse_json(content.read(reading.max_file_bytes), "0", reading)
     if reject is not None:
         yield reject
     elif isinstance(value, list):
@@ -110,18 +131,18 @@ def read_fhir(path: Path, reading: Reading) -> Iterator[Item]:
         yield from read_resource(value, "0", reading)
 
 
-def read_json(path: Path, reading: Reading) -> Iterator[Item]:
+def read_json(content: Content, reading: Reading) -> Iterator[Item]:
     """Reads the project's own simple JSON."""
-    value, reject = parse_json(path.read_bytes(), "0", reading)
+    value, reject = parse_json(content.read(reading.max_file_bytes), "0", reading)
     if reject is not None:
         yield reject
     else:
         yield from read_simple(value, reading)
 
 
-def read_ndjson(path: Path, reading: Reading) -> Iterator[Item]:
+def read_ndjson(content: Content, reading: Reading) -> Iterator[Item]:
     """Reads lines of JSON, one at a time: FHIR resources, or objects of the project's own simple JSON."""
-    with path.open("rb") as lines:
+    with content.open() as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip(b"\xef\xbb\xbf \t\r\n"):
                 continue
@@ -135,13 +156,13 @@ def read_ndjson(path: Path, reading: Reading) -> Iterator[Item]:
                 yield from read_resource(value, place, reading)
 
 
-def read_text(path: Path, reading: Reading) -> Iterator[Item]:
+def read_text(content: Content, reading: Reading) -> Iterator[Item]:
     """Reads a file of plain text as one note."""
-    raw = path.read_bytes()
+    raw = content.read(reading.max_file_bytes)
     yield reading.attachment("0", raw, "text/plain", None)
 
 
-READERS: dict[str, Callable[[Path, Reading], Iterator[Item]]] = {
+READERS: dict[str, Callable[[Content, Reading], Iterator[Item]]] = {
     "fhir": read_fhir,
     "ndjson": read_ndjson,
     "json": read_json,

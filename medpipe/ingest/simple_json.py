@@ -30,5 +30,5 @@ def read_one(item: Any, place: str, reading: Reading) -> Document | Reject:
     text = item.get("text")
     if not isinstance(text, str):
         return reading.reject(record, "TEXT_MISSING")
-    facts = {name: clean(item.get(name)) for name in FACTS}
+    facts: dict[str, Any] = {name: clean(item.get(name)) for name in FACTS}
     return reading.document(record, text, authored_at=item.get("authored_at"), **facts)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from medpipe.ids import make_id
+from medpipe.ingest.content import Inputs
 from medpipe.ingest.read import read_source
 from medpipe.ingest.sources import Source
 from medpipe.lake import contracts
@@ -19,11 +20,15 @@ def read_chunks(
     *,
     format: str,
     max_note_chars: int,
+    max_file_bytes: int = 256 << 20,
+    inputs: Inputs | None = None,
     chunk_documents: int,
     chunk_chars: int,
     run_id: str,
 ) -> Iterator[StageOutput]:
     """Yields chunks of whole documents with their sections and rejects; at least one, which may be empty.
+
+    ``inputs`` are all sources of the run, of which ``sources`` may be a part: references between them are resolved.
 
     Each chunk's tables are sorted by document id. A note that stands twice in the sources (same place, patient and
     text) is taken once and counted as a duplicate. In the counts of all chunks together
@@ -32,8 +37,12 @@ def read_chunks(
     seen: set[bytes] = set()  # 16 bytes a note
     chunk = _Chunk(run_id)
     chunk.counts["sources"] = len(sources)
+    inputs = inputs or Inputs(sources)
     for source in sources:
-        for item in read_source(source, format=format, max_note_chars=max_note_chars):
+        items = read_source(
+            source, format=format, max_note_chars=max_note_chars, max_file_bytes=max_file_bytes, inputs=inputs
+        )
+        for item in items:
             if isinstance(item, Document):
                 key = bytes.fromhex(item.document_id)
                 if key in seen:

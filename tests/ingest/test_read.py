@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from medpipe.errors import MedpipeError
 from medpipe.ids import make_id
+from medpipe.ingest.content import Inputs
 from medpipe.ingest.read import READERS, read_source, sniff
 from medpipe.ingest.sources import Source
 from medpipe.records import Document, Reject, Skipped
@@ -212,7 +213,7 @@ def test_deep_json_is_refused(tmp_path: Path) -> None:
 )
 def test_format_is_found_by_content(tmp_path: Path, name: str, content: str, expected: str | None) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
-    assert sniff(tmp_path / name) == expected
+    assert sniff(Inputs().content(Source(tmp_path / name, name))) == expected
 
 
 def test_long_first_line_of_ndjson(tmp_path: Path) -> None:
