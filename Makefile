@@ -11,7 +11,7 @@ AIRFLOW = PATH="$(CURDIR)/$(BIN):$$PATH" AIRFLOW_HOME="$(CURDIR)/.airflow" AIRFL
 	AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS=True AIRFLOW__API__HOST=127.0.0.1 \
 	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" airflow
 
-.PHONY: run test lint test-corpora test-faults test-airflow airflow bench datacontract clean help
+.PHONY: run test lint fuzz test-corpora test-faults test-airflow airflow bench datacontract clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ lint: $(VENV)/.dev  ## ruff and mypy
 
 test-corpora: $(VENV)/.dev  ## tests that need the corpora and EHR files (CORPORA=… EHR=…)
 	MEDPIPE_CORPORA=$(CORPORA) MEDPIPE_EHR=$(EHR) $(BIN)/python -m pytest -m corpora
+
+fuzz: $(VENV)/.dev  ## 20,000 mutated inputs for every reader (minutes)
+	$(BIN)/python -m tests.ingest.fuzzing
 
 test-faults: $(VENV)/.dev  ## kill the line at random instants and run it again (minutes)
 	$(BIN)/python -m pytest -m faults
