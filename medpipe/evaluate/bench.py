@@ -176,9 +176,9 @@ def measure_formats(notes: int, tokens: int | None) -> dict[str, dict[str, float
     """
     from medpipe.ingest.sources import find_sources
     from medpipe.ingest.stage import read_chunks
-    from medpipe.settings import Settings
+    from medpipe.settings import load_settings
 
-    limits = Settings()
+    limits = load_settings()
     figures = {}
     for format, write in WRITERS.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -50,7 +50,8 @@ def write_fhir_xml(texts: Texts, folder: Path) -> None:
             data = resource["content"][0]["attachment"]["data"]
             file.write(
                 f'<entry><resource><DocumentReference><id value="bench-{index}"/><status value="current"/><subject>'
-                f'<reference value="Patient/{index % 97}"/></subject><content><attachment><contentType value="text/plain"/>'
+                f'<reference value="Patient/{index % 97}"/></subject><content><attachment>'
+                '<contentType value="text/plain"/>'
                 f'<data value="{data}"/></attachment></content></DocumentReference></resource></entry>\n'
             )
         file.write("</Bundle>")
@@ -62,8 +63,8 @@ def write_ccda(texts: Texts, folder: Path) -> None:
         paragraphs = "".join(f"<paragraph>{escape(line)}</paragraph>" for line in text.split("\n"))
         rows = "".join(f"<tr><td>2026-01-{day:02}</td><td>{day}.4</td></tr>" for day in range(1, 21))
         (folder / f"{index}.xml").write_text(
-            '<?xml version="1.0"?><ClinicalDocument xmlns="urn:hl7-org:v3"><id root="1.2" extension="'
-            f'{index}"/><code code="11506-3" codeSystem="2.16.840.1.113883.6.1"/><title>Progress note</title><component>'
+            f'<?xml version="1.0"?><ClinicalDocument xmlns="urn:hl7-org:v3"><id root="1.2" extension="{index}"/>'
+            '<code code="11506-3" codeSystem="2.16.840.1.113883.6.1"/><title>Progress note</title><component>'
             f"<structuredBody><component><section><title>Narrative</title><text>{paragraphs}<table><tbody>{rows}</tbody>"
             "</table></text></section></component></structuredBody></component></ClinicalDocument>",
             encoding="utf-8",
