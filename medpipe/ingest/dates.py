@@ -139,6 +139,15 @@ def _zone(written: str) -> tzinfo:
     return timezone(offset)
 
 
+def read_zone(written: str) -> tzinfo | None:
+    """Returns the zone that an HL7 time stamp ends with (``20140915103026-0500``); ``None`` where it has none."""
+    found = re.search(r"\d{8}(?:\.\d+)?([+-]\d{4})$", written.strip()[:LONGEST], re.ASCII)
+    try:
+        return _zone(found[1]) if found else None
+    except ValueError:
+        return None
+
+
 def _utc(moment: datetime, default_zone: tzinfo) -> datetime | None:
     if moment.year < FIRST_YEAR:
         return None
