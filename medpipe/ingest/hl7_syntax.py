@@ -57,7 +57,7 @@ def looks_like_hl7(head: bytes, suffix: str) -> bool:
     if HEADER.match(start) and start[:3] in HEADERS:
         return True
     lines = [line for line in re.split(rb"[\r\n]+", start[:4096]) if line.strip()][:3]
-    if len(lines) > 1 and all(SEGMENT_LINE.match(line) and line[:3].decode() in SEGMENTS for line in lines):
+    if len(lines) > 1 and all(line[3:4] == b"|" and line[:3].decode("latin-1") in SEGMENTS for line in lines):
         return True
     tables = (".csv", ".tsv", ".psv")  # which may hold a message in a column
     if suffix not in tables and b"\x00" not in head and re.search(rb"MSH\|\^~\\{1,2}&(?:amp;)?#?\|", head):
@@ -379,9 +379,9 @@ def decode_message(raw: bytes, declared: str) -> Decoded:
     """
     if raw.isascii() and b"\x1b" not in raw:
         return Decoded(raw.decode("ascii"), "ascii")
-    names = list(charsets(declared))
-    if not any(name in MANY_BYTES for name in names):
-        names.insert(0, "utf-8")
+    names = sorted(charsets(declared), key=lambda name: name not in MANY_BYTES)
+    if not names or names[0] not in MANY_BYTES:
+        names.insert(0, "iso2022_jp_2" if b"\x1b$" in raw else "utf-8")
     for name in names:
         if name == "iso8859-1" and re.search(rb"[\x80-\x9f]", raw):
             name = "cp1252"  # nobody writes C1 controls

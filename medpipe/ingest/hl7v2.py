@@ -53,6 +53,8 @@ from medpipe.ingest.hl7_embedded import (
 )
 from medpipe.ingest.hl7_syntax import (
     CHUNK,
+    HEADER,
+    HEADERS,
     Message,
     Recoded,
     control_id,
@@ -168,8 +170,9 @@ def _message_of(raw: bytes | None, encoding: str | None, limit: int) -> Message 
     """Returns the message of its bytes, or what they are refused for; ``None`` for what only surrounds messages."""
     if raw is None:
         return Refused("SOURCE_TOO_LARGE", limit=limit >> 20)
-    if not raw.startswith(b"MSH"):
-        surrounds = raw.startswith((b"FHS", b"BHS", b"BTS", b"FTS"))
+    header = raw[:3] if HEADER.match(raw) else b""
+    if header != b"MSH":
+        surrounds = header in HEADERS
         rest = re.sub(rb"^[^\r\n]*", b"", raw) if surrounds else raw
         if not rest.strip(b" \t\r\n\x00\x0b\x1a\x1c\x1d\xef\xbb\xbf"):
             return None
@@ -538,11 +541,11 @@ def render(entries: list[Observation | str], message: Message) -> str:
 
 
 def result_line(observation: Observation, label: str, message: Message) -> str:
-    """Returns ``name: value unit (range) flag``."""
+    """Returns ``name: value unit (range) flag``; that a value is normal goes without saying."""
     fields = observation.fields
     unit, limits = message.first(_at(fields, 6)), message.text(_at(fields, 7))
     flag = message.first(_at(fields, 8))
-    parts = [observation.text.strip(), unit, f"({limits})" if limits else "", flag]
+    parts = [observation.text.strip(), unit, f"({limits})" if limits else "", "" if flag == "N" else flag]
     value = " ".join(part for part in parts if part)
     return f"{label.removesuffix(':')}: {value}" if label else value
 
