@@ -91,22 +91,26 @@ def embedded_values(value: str, message: Message) -> list[Embedded]:
     """Returns the documents of an ED value: one, unless it is repeated with other documents."""
     documents: list[Embedded] = []
     for part in value.split(message.repetition):
-        one = _embedded_part(part, message, goes_on=bool(documents))
-        if documents and (part.count(message.component) < 3 or documents[-1].goes_on_with(one)):
+        if documents and part.count(message.component) < 3:  # of the same data, which hold a "~" or were cut there
+            if part.strip():
+                documents[-1].pieces.append(message.text(part))
+            continue
+        one = _embedded_part(part, message)
+        if documents and documents[-1].goes_on_with(one):
             documents[-1].pieces += one.pieces
         else:
             documents.append(one)
     return documents
 
 
-def _embedded_part(part: str, message: Message, goes_on: bool) -> Embedded:
+def _embedded_part(part: str, message: Message) -> Embedded:
     components = part.split(message.component)
     if len(components) > 4 and any(components[4:]):
         data, others = message.component.join(components[4:]).rstrip(message.component), components[:4]
     else:
         place = max(range(len(components)), key=lambda number: len(components[number]))
         data, others = components.pop(place), components
-        if len(data) < SHORTEST_DATA and not (goes_on and not any(others)):
+        if len(data) < SHORTEST_DATA:
             data, others = "", [*others, data]
     text = message.text(data)
     words = [word.strip().lower() for word in others if word.strip()]

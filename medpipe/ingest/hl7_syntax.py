@@ -249,6 +249,8 @@ def split_segments(text: str, mark: str) -> list[str]:
     if "\\r" in text or "\\n" in text or "<CR>" in text or "<cr>" in text:
         text = WRITTEN_LINE_END.sub("\r", text)
     text = text.replace("\r\n", "\r").replace("\n", "\r").replace("\x1c", "\r").replace("\x0b", "\r")
+    if "\r\r\r\r" in text:
+        text = re.sub(r"\r{4,}", "\r\r\r", text)
     begins_segment = segment_pattern(mark).match
     segments: list[str] = []
     more: list[str] = []  # of the last segment; joined once, for there may be thousands of lines
@@ -256,7 +258,7 @@ def split_segments(text: str, mark: str) -> list[str]:
         if not begins_segment(line) and segments:
             stripped = line.strip()
             if stripped[3:4] not in (mark, "") or stripped[:3].upper() not in SEGMENTS:
-                more.append(f"\n{line}")
+                more.append(f"\n{line}" if line else "\n")
                 continue
             line = stripped[:3].upper() + stripped[3:]
         if line[:3] == "ADD" and len(segments) > 1:

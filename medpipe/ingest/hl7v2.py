@@ -97,6 +97,7 @@ SERVICES = "AU CP CT CTH CUS EC EN IMG MRI NMR NMS NRS OUS PAT PF PHY RAD RT RUS
 REPORT_SERVICES = frozenset(SERVICES.split())
 DROPPED_RESULTS = {"D": "deleted", "W": "wrong", "X": "cancelled"}  # OBX-11, OBR-25
 DROPPED_DOCUMENTS = {"CA": "cancelled", "OB": "obsolete", "UN": "unavailable"}  # TXA-17, TXA-19
+MEMORY_FACTOR = 4  # a message of short segments takes more memory than a file of another format that is read whole
 REPLACING = re.compile(rb"MDM[^A-Za-z0-9]T(?:03|04|08|09|10|11)")
 LOINC = frozenset(("LN", "LOINC", "HTTP://LOINC.ORG", "2.16.840.1.113883.6.1"))
 
@@ -110,9 +111,10 @@ def read_hl7v2(content: Content, reading: Reading) -> Iterator[Item]:
     Raises:
         Refused: HL7_INVALID where the file holds nothing at all.
     """
-    replaced = find_replaced(content, reading.max_file_bytes)
+    limit = reading.max_file_bytes // MEMORY_FACTOR
+    replaced = find_replaced(content, limit)
     number = 0
-    for number, message in read_messages(content, reading.max_file_bytes):
+    for number, message in read_messages(content, limit):
         if isinstance(message, Refused):
             yield reading.reject(str(number), message.code, **message.fields)
             continue
