@@ -110,7 +110,7 @@ def _embedded_part(part: str, message: Message) -> Embedded:
     else:
         place = max(range(len(components)), key=lambda number: len(components[number]))
         data, others = components.pop(place), components
-        if len(data) < SHORTEST_DATA:
+        if len(data) < SHORTEST_DATA and others:
             data, others = "", [*others, data]
     text = message.text(data)
     words = [word.strip().lower() for word in others if word.strip()]

@@ -19,7 +19,8 @@ from medpipe.ingest.decoding import Decoded, decode
 
 CHUNK = 1 << 20
 HEADERS = (b"MSH", b"FHS", b"BHS", b"BTS", b"FTS")
-# Segments of HL7 v2 that are taken without a field separator behind them, with white space before, or in small letters.
+# Segments of HL7 v2, which are known with white space before them and in small letters, and those that may be empty
+# (the names of others are words of notes: PID, PSH, LOC).
 SEGMENT_NAMES = (
     "ABS ACC ADD AFF AIG AIL AIP AIS AL1 APR ARQ ARV AUT BHS BLC BLG BPO BPX BTS BTX BUI CDM CDO CER CM0 CM1 CM2 CNS "
     "CON CSP CSR CSS CTD CTI DAT DB1 DEV DG1 DMI DON DPS DRG DSC DSP DST ECD ECR EDU EQP EQU ERR EVN FAC FHS FT1 FTS "
@@ -30,6 +31,8 @@ SEGMENT_NAMES = (
     "SDD SFT SGH SGT SHP SID SLT SPM STF STZ TCC TCD TQ1 TQ2 TXA UAC UB1 UB2 VAR VND"
 )
 SEGMENTS = frozenset(SEGMENT_NAMES.split())
+EMPTY_NAMES = "AL1 BTS DG1 DSC EVN FTS GT1 IN1 IN2 NK1 NTE OBR OBX ORC PD1 PR1 PV1 PV2 SPM TXA"
+EMPTY_SEGMENTS = frozenset(EMPTY_NAMES.split())
 HEADER = re.compile(rb"[MFB][SHT][HS][^A-Za-z0-9_\s]")
 BEFORE_HEADER = b" \t\xef\xbb\xbf"  # white space and a byte order mark
 LINE_ENDS = b"\r\n\x0b\x1c"  # with the bytes around a message of MLLP
@@ -257,7 +260,8 @@ def split_segments(text: str, mark: str) -> list[str]:
     for line in text.split("\r"):
         if not begins_segment(line) and segments:
             stripped = line.strip()
-            if stripped[3:4] not in (mark, "") or stripped[:3].upper() not in SEGMENTS:
+            known = SEGMENTS if stripped[3:4] == mark else EMPTY_SEGMENTS if len(stripped) == 3 else ()
+            if stripped[:3].upper() not in known:
                 more.append(f"\n{line}" if line else "\n")
                 continue
             line = stripped[:3].upper() + stripped[3:]
@@ -354,7 +358,6 @@ CHARSETS = {
     "BIG5": "big5hkscs", "KSX1001": "cp949", "EUCKR": "cp949", "KSC5601": "cp949", "LATIN1": "iso8859-1",
     "KOI8R": "koi8_r", "TIS620": "iso8859-11",
 }  # fmt: skip
-MANY_BYTES = frozenset(("shift_jis", "cp932", "euc_jp", "iso2022_jp_2", "gb18030", "big5hkscs", "cp949"))
 
 
 @lru_cache(maxsize=256)
@@ -377,14 +380,13 @@ def charsets(declared: str) -> tuple[str, ...]:
 def decode_message(raw: bytes, declared: str) -> Decoded:
     """Decodes a message: as MSH-18 says where the bytes can be that, else as ``decode`` finds.
 
-    Bytes that are not ASCII and are UTF-8 are UTF-8, whatever set of single bytes is declared: no other text looks so.
+    Bytes that are not ASCII and are UTF-8 are UTF-8, whatever is declared: no other text looks so. ISO 2022 is known by
+    its escape sequences.
     """
-    if raw.isascii() and b"\x1b" not in raw:
+    if raw.isascii() and b"\x1b$" not in raw:
         return Decoded(raw.decode("ascii"), "ascii")
-    names = sorted(charsets(declared), key=lambda name: name not in MANY_BYTES)
-    if not names or names[0] not in MANY_BYTES:
-        names.insert(0, "iso2022_jp_2" if b"\x1b$" in raw else "utf-8")
-    for name in names:
+    names = charsets(declared)
+    for name in ("iso2022_jp_2" if b"\x1b$" in raw else "utf-8", *names):
         if name == "iso8859-1" and re.search(rb"[\x80-\x9f]", raw):
             name = "cp1252"  # nobody writes C1 controls
         try:

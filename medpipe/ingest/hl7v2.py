@@ -6,8 +6,8 @@ has neither. It is a note where it holds prose:
 - TX and FT of more than one word that are no bare result ("Not detected", "5.4 mg/dL"), also in any other report that
   holds prose, and everything that MDM and the old display segments (DSP) carry;
 - ST, text without a type, and coded values that are only words, of eight words and more in one observation identifier,
-  or on more than one line, or under a heading of a report (IMPRESSION, ``&IMP``), or of a service of imaging or
-  pathology (OBR-24);
+  or on more than one line, or named as part of a report (IMPRESSION, FINDINGS, ``&IMP``), or of a service of imaging
+  or pathology (OBR-24);
 - comments (NTE), wherever they stand: they belong to the report they follow, those before the first one to that.
 
 A note is its report as a person reads it: the observations in their order, once, those that are results as ``name:
@@ -24,11 +24,12 @@ TXA-19, MDM^T11) are counted, not read. A document that a later message of the s
 (MDM^T03, T04, T08 to T11; TXA-12, TXA-13) is counted too. A corrected ORU says nothing about which one it replaces, and
 an addendum has the number of its report, so all are kept: ``note_status`` tells them apart.
 
-**Why our own parser.** Measured on 119 files of twelve sources: ``hl7`` 0.4.5 (2022) takes 8,000 small messages a
-second against 10 to 20 times that here, does not part segments at LF or CRLF, loses the text of an escape sequence that
-it does not know or that does not end, and logs it; it decodes no character set and streams nothing. ``hl7apy`` 1.3.5
-takes 210 messages a second and refuses a quarter of the files (versions, names, encoding characters that are not the
-standard's). Segments into fields is a split; the mess around it is what there is to do, see ``hl7_syntax``.
+**Why our own parser.** Measured on 118 files of twelve sources and on small messages, one core: ``hl7`` 0.4.5 (2022)
+parses 8,000 a second, where this reader takes 40,000 from bytes to items. It parts segments at CR only (LF and CRLF
+files come out as one segment or with line ends in their names: 72 of 118), loses the text of an escape sequence that it
+does not know or that does not end, writes the field into the log when it does, knows no character sets and streams
+nothing. ``hl7apy`` 1.3.5 takes 210 a second and refuses a quarter of the files (versions, names, encoding characters
+that are not the standard's). Segments into fields is a split; what is left to do is the mess around: ``hl7_syntax``.
 """
 
 from __future__ import annotations
@@ -65,13 +66,13 @@ from medpipe.ingest.hl7_syntax import (
 )
 from medpipe.ingest.notes import Reading
 from medpipe.records import Document, Reject, Skipped
-from medpipe.text.sections import NAMES
 
 Item = Document | Reject | Skipped
 
-# OBX-2 of text; "" is none. Others are values that are coded or measured, or documents (ED, RP).
-TEXT, STRING, CODED = frozenset(("TX", "FT")), frozenset(("ST", "", "STR")), frozenset(("CE", "CWE", "CNE", "CF"))
-EMBEDDED = frozenset(("ED", "RP"))
+# OBX-2 (table 0125, and what is met beside it); "" is none. Others are values that are coded or measured.
+TEXT = frozenset(("TX", "FT", "TEXT", "TXT", "RTF", "HTML", "XML"))
+STRING, CODED = frozenset(("ST", "", "STR", "STRING")), frozenset(("CE", "CWE", "CNE", "CF"))
+EMBEDDED = frozenset(("ED", "PDF"))
 MANY_WORDS = 8  # of ST in one observation identifier: no result is so long
 # Words of which results are made that are text.
 ANSWERS = (
@@ -92,6 +93,7 @@ SUFFIXES = {
     "TCM": "Technician's Comment", "ADT": "Addendum", "ANT": "Anatomic Site", "DEV": "Device", "CNP": "Procedures",
     "MED": "Medication",
 }  # fmt: skip
+REPORT_PARTS = frozenset(("impression", "impressions", "findings", "conclusion", "conclusions"))
 # Diagnostic services (OBR-24, table 0074) whose results are reports.
 SERVICES = "AU CP CT CTH CUS EC EN IMG MRI NMR NMS NRS OUS PAT PF PHY RAD RT RUS RX SP SR TRN US VR VUS XR XRC"
 REPORT_SERVICES = frozenset(SERVICES.split())
@@ -121,7 +123,7 @@ def read_hl7v2(content: Content, reading: Reading) -> Iterator[Item]:
         control = control_id(message)
         name = f"{number}/{control}" if control else str(number)
         try:
-            yield from list(read_message(message, name, replaced, content, reading))
+            yield from list(read_message(message, number, name, replaced, content, reading))
         except Refused as refused:
             yield reading.reject(name, refused.code, **refused.fields)
         except Exception as error:  # a bug costs one message, not the rest of the file
@@ -265,7 +267,12 @@ class Report:
 
 
 def read_message(
-    message: Message, name: str, replaced: dict[str, tuple[int, str]], content: Content, reading: Reading
+    message: Message,
+    number: int,
+    name: str,
+    replaced: dict[str, tuple[int, str]],
+    content: Content,
+    reading: Reading,
 ) -> Iterator[Item]:
     """Yields the notes of a message, at least one item."""
     code, event = message_type(message)
@@ -276,15 +283,14 @@ def read_message(
     reports = split_reports(message, by_document=code == "MDM")
     if not reports:
         yield Skipped(kind)
-    number = int(name.split("/", 1)[0])
     for index, report in enumerate(reports, 1):
-        fields = message.fields(report.document)
-        later, why = replaced.get(_document_number(message, _at(fields, 12)), (0, ""))
-        status = _at(message.fields(report.order), 25).strip().upper()
-        dropped = "cancelled" if event == "T11" and code == "MDM" else _status_of_document(fields)
-        dropped = (
-            dropped or (None if code == "MDM" else DROPPED_RESULTS.get(status)) or (why if later > number else None)
-        )
+        document = message.fields(report.document)
+        later, why = replaced.get(_document_number(message, _at(document, 12)), (0, ""))
+        dropped = _status_of_document(document) or (why if later > number else None)
+        if code != "MDM":  # there OBR tells of the order, not of the document
+            dropped = dropped or DROPPED_RESULTS.get(_at(message.fields(report.order), 25).strip().upper())
+        elif event == "T11":
+            dropped = "cancelled"
         if dropped:
             yield Skipped(f"{kind} ({dropped})")
         else:
@@ -335,8 +341,10 @@ def split_reports(message: Message, by_document: bool) -> list[Report]:
 
 def _precedes_order(lines: list[str], place: int) -> bool:
     """Says whether the ORC at ``place`` belongs to the OBR that follows it, not to the one before (as in OUL)."""
-    following = (line[:3] for line in lines[place + 1 :])
-    return next((segment for segment in following if segment in ("OBR", "ORC", "OBX", "TXA")), "") == "OBR"
+    for following in range(place + 1, len(lines)):
+        if lines[following][:3] in ("OBR", "ORC", "OBX", "TXA"):
+            return lines[following].startswith("OBR")
+    return False
 
 
 # --- a report -------------------------------------------------------------------------------
@@ -364,7 +372,7 @@ def read_report(
     embed_documents(observations, message)
     mark_prose(observations, message, report)
     holds_prose = any(one.prose for one in observations) or any(
-        entry.strip() for entry in entries if isinstance(entry, str)
+        re.search(r"[^\W_]", entry) for entry in entries if isinstance(entry, str)
     )
     text = render(entries, message) if holds_prose else ""
     documents = [(one.place, index, document) for one in observations for index, document in enumerate(one.documents)]
@@ -408,7 +416,7 @@ def embed_documents(observations: list[Observation], message: Message) -> None:
         value = _at(observation.fields, 5)
         if observation.type == "RP" and value.strip():
             observation.documents = [embedded_reference(value, message)]
-        elif observation.type == "ED":
+        elif observation.type in EMBEDDED:
             observation.documents = embedded_values(value, message)
             if (
                 previous is not None
@@ -503,7 +511,7 @@ def is_result(text: str) -> bool:
 def is_heading(observation: Observation, message: Message) -> bool:
     """Says whether OBX-3 names a part of a report."""
     label, part = label_of(observation.key, message)
-    return part or " ".join(label.lower().split()) in NAMES
+    return part or label.lower() in REPORT_PARTS
 
 
 def label_of(key: str, message: Message) -> tuple[str, bool]:
