@@ -22,6 +22,7 @@ from medpipe.ingest.cda_text import (
     Rendered,
     attached_of,
     document_elements,
+    is_cda,
     is_cda_root,
     render_element,
 )
@@ -111,14 +112,31 @@ def read_xml(raw: bytes, beside: Beside, reading: Reading) -> Iterator[Item]:
         record = rendered.record if count == 1 else f"{rendered.record}~{count}"
         yield from read_rendered(rendered, record, beside, reading)
     if not names:
+        yield from read_packed(root, reading)
+
+
+def read_packed(root: etree._Element, reading: Reading) -> Iterator[Item]:
+    """Yields the documents that an answer of a web service holds as text, escaped or as CDATA.
+
+    Raises:
+        Refused: FORMAT_UNKNOWN where there is none.
+    """
+    found = 0
+    for element in root.iter("*"):
+        if len(element) == 0 and (element.text or "").lstrip().startswith("<"):
+            raw = (element.text or "").encode("utf-8", "surrogatepass")
+            if is_cda(raw):
+                yield reading.attachment(f"{safe_xml.split_tag(element)[1]}/{found}", raw, "text/xml", "utf-8")
+                found += 1
+    if not found:
         raise Refused("FORMAT_UNKNOWN")
 
 
 def not_a_note(root: etree._Element) -> str | None:
     """Returns what XML is that is known to be no note."""
-    name = etree.QName(root)
+    found, name = safe_xml.split_tag(root)
     for namespace, local, kind in NOT_NOTES:
-        if name.localname == local and (name.namespace or "").startswith(namespace):
+        if name == local and found.startswith(namespace):
             return kind
     return None
 

@@ -96,7 +96,8 @@ def is_cda(head: bytes) -> bool:
 def is_cda_root(namespace: str, name: str) -> bool:
     """Says whether a root element is that of a CDA document or of a fragment."""
     hl7 = namespace == "" or namespace.startswith("urn:hl7-org")
-    return name == "ClinicalDocument" or (hl7 and (name in NARRATIVE_ROOTS or name in OTHER_ROOTS))
+    known = name in NARRATIVE_ROOTS or name in OTHER_ROOTS or (name == "text" and namespace != "")
+    return name == "ClinicalDocument" or (hl7 and known)
 
 
 def render(raw: bytes) -> Rendered:
@@ -122,11 +123,11 @@ def render(raw: bytes) -> Rendered:
 
 def document_elements(root: etree._Element) -> Iterator[etree._Element]:
     """Yields the documents of a file: its root, or those that a wrapper holds; nothing where it is no CDA."""
-    name = etree.QName(root)
-    if name.localname == safe_xml.SEVERAL:
+    namespace, name = safe_xml.split_tag(root)
+    if name == safe_xml.SEVERAL:
         for child in root.iterchildren("*"):
             yield from document_elements(child)
-    elif is_cda_root(name.namespace or "", name.localname):
+    elif is_cda_root(namespace, name):
         yield root
     else:
         yield from root.iter("{*}ClinicalDocument")
@@ -136,10 +137,11 @@ def render_element(root: etree._Element, encoding: str | None = None) -> Rendere
     """Returns a document, or a fragment, as text."""
     facts, record = (header_facts(root), record_name(root)) if is_document(root) else ({}, "0")
     facts["encoding"] = encoding
-    name = etree.QName(root).localname
+    name = safe_xml.split_tag(root)[1]
     parts = list(section_parts(root))
     text, sections = assemble(words(child(root, "title")) if is_document(root) else None, parts)
     bodies = [content for body in root.iter("{*}nonXMLBody") for content in children(body, "text")]
+    bodies = [root] if name == "text" else bodies
     if not text and bodies and has_markup(bodies[0]):
         text = "\n".join(narrative_lines(bodies.pop(0)))
     body = attached_of(bodies.pop(0)) if bodies and not text else None
@@ -149,6 +151,8 @@ def render_element(root: etree._Element, encoding: str | None = None) -> Rendere
     if not text and body is None:
         if name in OTHER_ROOTS:
             not_a_note = f"CDA fragment ({name})"
+        elif any(part.files for part in parts):
+            not_a_note = "CDA document (its text is attached)"
         else:
             error = "TEXT_EMPTY" if any(part.has_text for part in parts) else "TEXT_MISSING"
     return Rendered(text, sections, facts, record, body, tuple(attached), not_a_note, tuple(uncounted), error)
@@ -195,12 +199,11 @@ def assemble(title: str | None, parts: Sequence[Part]) -> tuple[str, tuple[Secti
         narrative = "\n".join(part.lines)
         heading = part.title or ""
         between = "\n" if heading and narrative else ""
-        chunk = heading + between + narrative
-        if chunk:
-            chunk += "\n\n"
+        behind = "\n\n" if heading or narrative else ""
         places.append((length, length + len(heading) + len(between)))
-        chunks.append(chunk)
-        length += len(chunk)
+        for chunk in (heading, between, narrative, behind):
+            chunks.append(chunk)
+            length += len(chunk)
     text = "".join(chunks).rstrip("\n")
     sections = [Section("body", 0, len(title) + 2, 0)] if title else []
     first = len(sections)
@@ -227,7 +230,7 @@ def section_ends(depths: list[int], starts: list[int], length: int) -> list[int]
 
 def section_parts(root: etree._Element) -> Iterator[Part]:
     """Yields all sections in the order of the document, with the number of the one that each is in."""
-    footnotes = {element.get("ID", ""): number for number, element in enumerate(root.iter("{*}footnote"), 1)}
+    footnotes = numbered_footnotes(root)
     count = 0
     inside: list[int] = []  # numbers of the sections that are open
     events = etree.iterwalk(root, events=("start", "end"), tag=("{*}section", "{*}text"))
@@ -241,6 +244,13 @@ def section_parts(root: etree._Element) -> Iterator[Part]:
             count += 1
         else:
             inside.pop()
+
+
+def numbered_footnotes(root: etree._Element) -> dict[str, int]:
+    """Returns the numbers of the footnotes that something refers to, by their IDs."""
+    wanted = {mark.get("IDREF") for mark in root.iter("{*}footnoteRef")}
+    notes = [note.get("ID", "") for note in root.iter("{*}footnote") if note.get("ID") in wanted]
+    return {identifier: number for number, identifier in enumerate(notes, 1)}
 
 
 def section_part(section: etree._Element, inside: Sequence[int], footnotes: Mapping[str, int]) -> Part:
@@ -317,8 +327,8 @@ def header_facts(document: etree._Element) -> dict[str, Any]:
 def record_name(document: etree._Element) -> str:
     """Returns the record's name: ``ClinicalDocument/root^extension`` of its id, ``0`` where it has none."""
     identifier = child(document, "id")
-    parts = [value(identifier, "root"), value(identifier, "extension")]
-    return f"ClinicalDocument/{'^'.join(part for part in parts if part)}" if any(parts) else "0"
+    parts = [part[:200] for part in (value(identifier, "root"), value(identifier, "extension")) if part]
+    return f"ClinicalDocument/{'^'.join(parts)}" if parts else "0"
 
 
 def id_of(document: etree._Element, *path: str) -> str | None:
@@ -427,7 +437,7 @@ def attached_of(content: etree._Element, representation: str = "TXT") -> Attache
     media, charset = media_of(content) or None, content.get("charset")
     written = "".join([content.text or "", *(part.tail or "" for part in content)]).strip()
     coded = (content.get("representation") or representation).upper() == "B64"
-    reference = value(child(content, "reference"), "value")
+    reference = value(child(content, "reference"), "value") or value(child(content, "Include"), "href")  # or XOP's
     if not written and reference is None:
         return Attached(media=media, error="TEXT_EMPTY")
     if not written and reference is not None:
@@ -454,7 +464,7 @@ def looks_base64(written: str, media: str | None) -> bool:
     """Says whether data that does not say so is base64: of a type that is no text, or lines of equal length of it."""
     if media is not None and not media.startswith("text/") and "xml" not in media:
         return True
-    lines = written.split()
+    lines = [line.strip() for line in written.split("\n")]
     size = sum(map(len, lines))
     return (
         size >= 64

@@ -13,6 +13,7 @@ from medpipe.ingest.content import Content, Refused, bytes_content
 
 HEADER = rb"[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*"
 START = re.compile(rb"\s*(?:" + HEADER + rb"){0,40}?(?:MIME-Version:|Content-Type:\s*multipart/)", re.IGNORECASE)
+PART, MOST_PARTS = re.compile(rb"^--\S", re.MULTILINE), 10_000  # a line that may begin a part
 XML_MEDIA = re.compile(r"(?:text|application)/(?:[a-z0-9.-]+\+)?xml$")
 
 
@@ -43,6 +44,8 @@ def parts_of(raw: bytes) -> list[Part]:
     Raises:
         Refused: RECORD_INVALID where there are none, or they lie too deep.
     """
+    if len(PART.findall(raw)) > MOST_PARTS:
+        raise Refused("RECORD_INVALID", where=f"more than {MOST_PARTS:,} MIME parts")
     try:
         package = email.message_from_bytes(raw.lstrip(), policy=email.policy.compat32)
         leaves = [part for part in package.walk() if not part.is_multipart()] if package.is_multipart() else []

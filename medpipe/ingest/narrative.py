@@ -23,8 +23,11 @@ BLOCKS = frozenset((
 ))  # fmt: skip
 LISTS, ITEMS = frozenset(("list", "ul", "ol")), frozenset(("item", "li"))
 CELLS = frozenset(("td", "th"))
+FRAMES = LISTS | ITEMS | CELLS | {"table", "tr"}
 HIDDEN = frozenset(("script", "style", "template", "del"))
 MOST_SPANNED, DEEPEST_INDENT, LONGEST_JOINED = 64, 32, 200
+MOST_OPEN = 32  # blocks in each other: what lies deeper is rendered, but without cells and indents of its own
+LONGEST_RUN = 8 << 20  # characters; white space in a longer run is left as it is
 SPACE = " \t\r\n\f\v"
 RUN = re.compile(r"[ \t\r\n\f\v]+")
 KEPT_SPACE, KEPT_TAB = "\x01", "\x02"  # white space that must not collapse; XML has no such characters
@@ -93,7 +96,7 @@ class _Table(_Block):
         """Returns the lines; the foot stands below the rows, though it may be written above them."""
         self.end_line()
         self.lines += self.foot
-        return super().finish()
+        return self.lines
 
 
 class _Row(_Block):
@@ -142,6 +145,11 @@ class _List(_Block):
         super().__init__()
         self.ordered, self.style, self.count = ordered, style, first
 
+    def finish(self) -> list[str]:
+        """Returns the lines: those of the items."""
+        self.end_line()
+        return self.lines
+
 
 class _Item(_Block):
     __slots__ = ("marker",)
@@ -164,7 +172,7 @@ def narrative_lines(text: etree._Element, footnotes: Mapping[str, int] | None = 
 
     Args:
         text: the element ``section/text``, or any that holds such markup.
-        footnotes: number of each footnote of the document by its ID.
+        footnotes: number of each footnote of the document that something refers to, by its ID.
     """
     walker = _Walker(footnotes or {})
     events = etree.iterwalk(text, events=("start", "end"))
@@ -188,6 +196,7 @@ class _Walker:
 
     def __init__(self, footnotes: Mapping[str, int]) -> None:
         self.blocks: list[_Block] = [_Block()]
+        self.flattened = 0  # blocks inside each other beyond MOST_OPEN
         self.footnotes = footnotes
         self.raised = False  # the next character is a superscript
         self.leading = False  # the superscript begins the line: the mark of a footnote
@@ -202,7 +211,10 @@ class _Walker:
             self.hidden = element
             return False
         top = self.blocks[-1]
-        if name in BLOCKS:
+        if name in FRAMES and len(self.blocks) > MOST_OPEN:
+            top.end_line()
+            self.flattened += 1
+        elif name in BLOCKS:
             top.end_line()
             self.in_foot += name == "tfoot"
         elif name in CELLS:
@@ -230,9 +242,10 @@ class _Walker:
         elif name == "sup":
             self.raised = True
             self.leading = not top.last()
+        elif name == "footnote" and element.get("ID") in self.footnotes:
+            top.run.append(f" [{self.footnotes[element.get('ID', '')]}: ")
         elif name == "footnote":
-            number = self.footnotes.get(element.get("ID", ""))
-            top.run.append(f" [{number}: " if number else " [")
+            top.end_line()
         elif name == "footnoteref":
             number = self.footnotes.get(element.get("IDREF", ""))
             top.run.append(f"[{number}]" if number else "")
@@ -254,7 +267,10 @@ class _Walker:
             self.spaces.pop()
         name = local_name(element.tag)
         top = self.blocks[-1]
-        if name in CELLS or name in ITEMS or name in LISTS or name in ("table", "tr"):
+        if name in FRAMES and self.flattened:
+            top.end_line()
+            self.flattened -= 1
+        elif name in FRAMES:
             self._close(self.blocks.pop(), self.blocks[-1])
         elif name in BLOCKS:
             top.end_line()
@@ -265,8 +281,10 @@ class _Walker:
             if self.leading and top.last().isdigit():
                 top.run.append(" ")
             self.raised = self.leading = False
-        elif name == "footnote":
+        elif name == "footnote" and element.get("ID") in self.footnotes:
             top.run.append("] ")
+        elif name == "footnote":
+            top.end_line()
 
     def write(self, text: str | None) -> None:
         """Takes text."""
@@ -354,6 +372,8 @@ def _edges(text: str) -> str:
 def lay_out(text: str) -> list[str]:
     """Returns the lines of a run of text between two ends of blocks."""
     text = text.strip(SPACE)
+    if len(text) > LONGEST_RUN:
+        return [text.translate(GIVE_BACK)]
     if "\n" not in text and "\r" not in text:
         return [RUN.sub(" ", text).translate(GIVE_BACK).rstrip()]
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -361,17 +381,17 @@ def lay_out(text: str) -> list[str]:
         return [line.translate(GIVE_BACK).rstrip() for line in lines]
     stripped = [RUN.sub(" ", line).strip(" ") for line in lines]
     longest = max(map(len, stripped))
-    joined = [stripped[0]]
+    joined = [[stripped[0]]]
     for index, line in enumerate(stripped[1:], 1):
         before = stripped[index - 1]
         # Whoever wraps text fills the lines: one into which the next word would have fitted was ended on purpose.
         # How much of the first line the markup before it takes, nobody knows.
         fits = index > 1 and len(before) + 1 + len(line.partition(" ")[0]) <= longest and not line[:1].islower()
         if not line or not before or fits:
-            joined.append(line)
+            joined.append([line])
         else:
-            joined[-1] += " " + line
-    return [line.translate(GIVE_BACK) for line in joined]
+            joined[-1].append(line)
+    return [" ".join(parts).translate(GIVE_BACK) for parts in joined]
 
 
 def row_lines(cells: list[list[str]]) -> list[str]:

@@ -26,6 +26,7 @@ C1, NOT_CP1252 = re.compile(rb"[\x80-\x9f]"), re.compile(rb"[\x81\x8d\x8f\x90\x9
 
 DECLARATION = re.compile(rb"<\?xml\s[^<>]{0,200}?encoding\s*=\s*[\"']\s*([A-Za-z][\w.:-]{0,40})")
 NAME = rb"[A-Za-z_\x80-\xff][\w.\x80-\xff-]*"
+LOCAL_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 START_TAG = re.compile(rb"<(" + NAME + rb")(?::(" + NAME + rb"))?(?=[\s/>:])")
 ATTRIBUTES = re.compile(rb"(?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+")
 DOCTYPE = re.compile(rb"<!DOCTYPE\s+[^\s<>\[]{1,200}\s*>", re.IGNORECASE)  # one that declares and refers to nothing
@@ -39,6 +40,7 @@ BREACH = re.compile(
     rb"(?P<control>[\x00-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]|\xed[\xa0-\xbf][\x80-\xbf])"
     rb"|<\?xml\s[^<>]{0,200}\?>"
     rb"|<(?P<void>br|hr|col|img)(?P<rest>(?=[\s>])[^<>/]*+)>(?!\s*+</(?P=void))"
+    rb"|(?P<end>\]\]>)"
     rb"|(?P<less><)(?![A-Za-z_:/!?\x80-\xff])"
     rb"|&(?:(?P<entity>[A-Za-z][A-Za-z0-9]{0,31};)|(?P<number>#(?:[0-9]{1,7}|[xX][0-9A-Fa-f]{1,6});))?"
 )
@@ -63,7 +65,7 @@ def parse(raw: bytes) -> tuple[etree._Element, str]:
     if data.count(b"<") + data.count(b"=") > MOST_MARKS:
         raise Refused("RECORD_INVALID", where=f"more than {MOST_MARKS:,} tags and attributes")
     lines = data.count(b"\n", 0, start)
-    data = data[start:]
+    data = data[start:] if start else data
     root, line, kind = _parse(data)
     if line:
         data = mend(data)
@@ -92,9 +94,17 @@ def _parse(data: bytes) -> tuple[etree._Element | None, int, str | None]:
             return root, breach.line or 1, breach.type_name
     if len(parser.error_log) and root is not None:
         for element in root.iter("*"):
-            if ":" in element.tag and not element.tag.startswith("{"):
-                element.tag = element.tag.rpartition(":")[2] or "unnamed"
+            name = split_tag(element)[1]
+            if ":" in name:
+                local = name.rpartition(":")[2]
+                element.tag = local if LOCAL_NAME.fullmatch(local) else "unnamed"
     return root, 0, None
+
+
+def split_tag(element: etree._Element) -> tuple[str, str]:
+    """Returns namespace (or "") and local name of an element; ``etree.QName`` raises for namespaces with braces."""
+    namespace, _, name = element.tag.rpartition("}")
+    return namespace[1:], name
 
 
 def to_utf8(raw: bytes) -> tuple[bytes, str]:
@@ -218,6 +228,8 @@ def _mended(breach: re.Match[bytes]) -> bytes:
         return b"\n" if breach["control"] in b"\x0b\x0c" else b" "
     if breach["void"]:
         return b"<%b%b/>" % (breach["void"], breach["rest"])
+    if breach["end"]:
+        return b"]]&gt;"
     if breach["less"]:
         return b"&lt;"
     if breach["entity"]:
