@@ -50,6 +50,8 @@ TWO_LETTERS = {
 }  # fmt: skip
 # ActStatus (HL7 v3) of a document that is no longer to be relied on.
 WITHDRAWN = frozenset({"nullified", "obsolete", "cancelled"})
+HEAD_BYTES = 1 << 16  # of a body, to see what it is
+MOST_NESTED = 5  # documents in bodies of documents
 LARGEST_UNPACKED = 64 << 20  # bytes of compressed data in the document
 HTML = re.compile(r"\s*<(?:!doctype|html|body|div|p|span|table|ul|ol|b|font|h[1-6]|br|pre|strong)\b[^<>]*>", re.I)
 BASE64_LINE = re.compile(r"[A-Za-z0-9+/]+={0,2}")
@@ -101,14 +103,32 @@ def is_cda_root(namespace: str, name: str) -> bool:
 
 
 def render(raw: bytes) -> Rendered:
+    """Returns a document as text, with what it and those around it say; its body is no document in its turn.
+
+    Never raises for bad content.
+    """
+    said: dict[str, Any] = {}
+    for _ in range(MOST_NESTED):
+        rendered = render_one(raw)
+        said = {**rendered.facts, **{name: fact for name, fact in said.items() if fact is not None}}
+        body = rendered.body
+        if body is None or not (is_cda(body.raw[:HEAD_BYTES]) or mime.is_package(body.raw)):
+            return replace(rendered, facts=said)
+        raw = body.raw
+    return Rendered(error="RECORD_INVALID", fields={"where": f"documents in documents, more than {MOST_NESTED} deep"})
+
+
+def render_one(raw: bytes) -> Rendered:
     """Returns one document, given as bytes (XML, or a MIME package of it), as text; never raises for bad content.
 
-    A reference of its body is resolved in the package only.
+    A reference of its body is resolved in the package only. The body of a package without XML is its first part.
     """
     try:
         parts = mime.parts_of(raw) if mime.is_package(raw) else []
-        document = next((part.raw for part in parts if part.is_xml), raw)
-        root, encoding = safe_xml.parse(document)
+        document = next((part.raw for part in parts if part.is_xml), None)
+        if parts and document is None:
+            return Rendered(body=Attached(parts[0].raw, parts[0].media, parts[0].charset))
+        root, encoding = safe_xml.parse(raw if document is None else document)
     except Refused as refused:
         return Rendered(error=refused.code, fields=refused.fields)
     documents = list(document_elements(root))
@@ -125,8 +145,8 @@ def document_elements(root: etree._Element) -> Iterator[etree._Element]:
     """Yields the documents of a file: its root, or those that a wrapper holds; nothing where it is no CDA."""
     namespace, name = safe_xml.split_tag(root)
     if name == safe_xml.SEVERAL:
-        for child in root.iterchildren("*"):
-            yield from document_elements(child)
+        for one in root.iterchildren("*"):
+            yield from document_elements(one)
     elif is_cda_root(namespace, name):
         yield root
     else:

