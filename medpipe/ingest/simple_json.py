@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medpipe.ingest.fhir import json_kind
+from medpipe.ingest.json_text import json_kind
 from medpipe.ingest.notes import Reading, clean
 from medpipe.records import Document, Reject
 

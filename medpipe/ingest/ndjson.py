@@ -1,0 +1,91 @@
+"""Lines of JSON: FHIR resources of a bulk export, or objects of the project's own simple JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import orjson
+
+from medpipe.ingest.content import Content
+from medpipe.ingest.fhir import read_values
+from medpipe.ingest.fhir_links import FileScope, Scope
+from medpipe.ingest.json_text import parse_values
+from medpipe.ingest.lines import bounded_lines
+from medpipe.ingest.notes import Reading
+from medpipe.ingest.simple_json import read_one
+from medpipe.records import Document, Reject, Skipped
+
+BLANK = b"\xef\xbb\xbf \t\r\n\x1e"
+PIECE = 1 << 20
+
+
+def read_ndjson(content: Content, reading: Reading) -> Iterator[Document | Reject | Skipped]:
+    """Reads lines of JSON, one at a time.
+
+    A line may hold an array or several values. A file in which the first value runs over several lines is no NDJSON
+    whatever its name: it is read whole, value by value. A line longer than ``max_file_bytes`` is a reject, and its
+    bytes are passed over in pieces.
+    """
+    scope = FileScope(reading, content)
+    if _runs_over_lines(content, reading.max_file_bytes):
+        for found in parse_values(content.read(reading.max_file_bytes), "0", reading):
+            yield from _read_found(found, reading, scope)
+        return
+    with content.open() as stream:
+        for number, line in enumerate(bounded_lines(stream, reading.max_file_bytes), 1):
+            if line is None:
+                yield reading.reject(f"line {number}", "SOURCE_TOO_LARGE", limit=reading.max_file_bytes >> 20)
+                continue
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                if line.strip(BLANK):
+                    for found in parse_values(line, f"line {number}", reading):
+                        yield from _read_found(found, reading, scope)
+                continue
+            yield from _read_value(value, f"line {number}", reading, scope)
+
+
+def _runs_over_lines(content: Content, limit: int) -> bool:
+    """Says whether lines cannot be read one by one: the first value goes on in the second line, or it is UTF-16."""
+    if b"\0" in content.head(256):
+        return True
+    with content.open() as stream:
+        lines = [line.strip(BLANK) for line in _first_lines(stream, min(limit, PIECE))]
+    if len(lines) < 2 or lines[0][:1] not in (b"{", b"[") or _is_object(lines[0]) or _is_object(lines[1]):
+        return False
+    return lines[0][-1:] in (b"{", b"[", b",", b":") or lines[1][:1] in (b",", b":", b"]", b"}")
+
+
+def _first_lines(stream: BinaryIO, limit: int) -> Iterator[bytes]:
+    """Yields the first two lines that are not blank, as far as ``limit`` bytes hold them."""
+    found = 0
+    while found < 2 and limit > 0 and (line := stream.readline(limit)):
+        limit -= len(line)
+        if line.strip(BLANK):
+            found += 1
+            yield line
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _read_found(
+    found: tuple[str, Any] | Reject, reading: Reading, scope: Scope
+) -> Iterator[Document | Reject | Skipped]:
+    if isinstance(found, Reject):
+        yield found
+    else:
+        yield from _read_value(found[1], found[0], reading, scope)
+
+
+def _read_value(value: Any, place: str, reading: Reading, scope: Scope) -> Iterator[Document | Reject | Skipped]:
+    if isinstance(value, dict) and "resourceType" not in value and "text" in value:
+        yield read_one(value, place, reading)
+    else:
+        yield from read_values([(place, value)], scope)
