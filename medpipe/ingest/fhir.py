@@ -36,6 +36,7 @@ from medpipe.ingest.notes import Reading
 from medpipe.records import Reject, Skipped
 
 KIND = re.compile(r"[A-Z][A-Za-z]{2,40}")
+UNKNOWN_KIND = "unknown resource"
 
 
 def read_fhir(content: Content, reading: Reading) -> Iterator[Item]:
@@ -87,6 +88,8 @@ def read_values(values: Sequence[tuple[str, Any]], scope: Scope) -> Iterator[Ite
             yield from read_resource(item, kind, unique_name(item, kind, place, names), around)
         elif not_a_resource := what_else(item):
             yield Skipped(not_a_resource)
+        elif "resourceType" not in item and (wrapped := inside_of(item)):
+            stack += [(inner, f"{place}/inside.{index}", around) for index, inner in reversed(list(enumerate(wrapped)))]
         else:
             yield around.reading.reject(place, "RECORD_INVALID", where="resourceType")
 
@@ -178,7 +181,20 @@ def unique_name(resource: Mapping[str, Any], kind: str, place: str, names: dict[
 def safe_kind(resource: Any) -> str:
     """Returns the type of a resource, if it is a word that may be one: kinds are counted and shown."""
     kind = resource.get("resourceType") if isinstance(resource, dict) else None
-    return kind if isinstance(kind, str) and KIND.fullmatch(kind) else "unknown resource"
+    return kind if isinstance(kind, str) and KIND.fullmatch(kind) else UNKNOWN_KIND
+
+
+def inside_of(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the resources that an object of another make holds: the answer of an interface, a row of a database."""
+    found = []
+    stack: list[Any] = list(item.values())[::-1]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict) and safe_kind(value) != UNKNOWN_KIND and "resourceId" not in value:
+            found.append(value)
+        elif isinstance(value, dict | list):
+            stack.extend(list(value.values() if isinstance(value, dict) else value)[::-1])
+    return found
 
 
 def what_else(item: Mapping[str, Any]) -> str | None:

@@ -80,16 +80,17 @@ def is_loinc(coding: Mapping[str, Any]) -> bool:
 
 
 def concept(*concepts: Any) -> tuple[str | None, str | None]:
-    """Returns the words and the LOINC code of CodeableConcepts, each from the first that has them."""
-    words = code = None
+    """Returns the words and the LOINC code of CodeableConcepts, each from the first that has them; else a code."""
+    words: list[Any] = []
+    codes: list[Any] = []
+    loinc: list[Any] = []
     for one in (item for value in concepts for item in objects(value)):
         codings = objects(one.get("coding"))
-        loinc = next((coding for coding in codings if is_loinc(coding) and clean(coding.get("code"))), {})
-        displays = [coding.get("display") for coding in codings]
-        codes = [coding.get("code") for coding in codings]
-        words = words or first_text(one.get("text"), loinc.get("display"), *displays, *codes)
-        code = code or clean(loinc.get("code"))
-    return clean(words), code
+        mine = [coding for coding in codings if is_loinc(coding)]
+        loinc += [coding.get("code") for coding in mine]
+        words += [one.get("text"), *(coding.get("display") for coding in (*mine, *codings))]
+        codes += [coding.get("code") for coding in codings]
+    return clean(first_text(*words, *codes)), clean(first_text(*loinc))
 
 
 def media_type(written: Any) -> tuple[str | None, str | None]:

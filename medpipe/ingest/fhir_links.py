@@ -56,6 +56,7 @@ class Scope:
             if url:
                 self.by_name.setdefault(url, resource)
             self.replaced |= replaced_by(resource)
+        self.shown: list[str] | None = None  # words of notes that other resources of the Bundle repeat
         self._attached: set[str] | None = None
 
     def find(self, reference: str, container: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:

@@ -30,6 +30,7 @@ Resource = Mapping[str, Any]
 NoteReader = Callable[[Resource, str, str, Scope], Iterator[Item]]
 
 NARRATIVE_WORDS = 25  # of a value or a comment that is a note rather than a remark
+LINE_WORDS = 4  # on average, of results that are lines of a text
 MOST_COMPARED = 20  # notes of one resource that are compared with one another
 # Media types that may hold the text of a note; a picture may be a scanned page (OCR_NEEDED says so).
 READABLE = ("text/", "image/", "application/pdf", "application/rtf", "application/xml", "application/hl7", "application/xhtml")  # fmt: skip  # noqa: E501
@@ -161,7 +162,57 @@ def read_diagnostic_report(resource: Resource, kind: str, record: str, scope: Sc
     if conclusion := "\n\n".join([*texts(resource.get("conclusion")), *texts(resource.get("note"))]):
         items.append(scope.reading.document(f"{record}#conclusion", conclusion, **facts))
     items += _narrative(resource, record, facts, scope)
+    if not items and (text := text_of_results(resource, scope)):
+        items.append(scope.reading.document(f"{record}#result", text, **facts))
     yield from distinct(items or [Skipped("DiagnosticReport (no text)")], kind)
+
+
+def text_of_results(report: Resource, scope: Scope) -> str | None:
+    """Returns the text of a report whose lines are Observations of the same Bundle, as converters of HL7 v2 make them.
+
+    Results are such lines if most of them are texts of several words; then they are joined in the report's order,
+    each run of the same code under its name.
+    """
+    if any(report.get(name) for name in ("presentedForm", "conclusion", "note")) or narrative_of(report):
+        return None
+    lines: list[tuple[str | None, str]] = []
+    results = [first_text(one.get("reference")) for one in objects(report.get("result"))]
+    for reference in results:
+        result = (scope.find(reference, report) if reference else None) or {}
+        if text := "\n".join(texts(result.get("valueString"))):
+            lines.append((concept(result.get("code"))[0], text))
+    words = sum(len(WORD.findall(text)) for _, text in lines)
+    if 2 * len(lines) <= len(results) or words < max(NARRATIVE_WORDS, LINE_WORDS * len(lines)):
+        return None
+    parts: list[str] = []
+    last = None
+    for heading, text in lines:
+        if heading and heading != last:
+            parts.append(f"\n{heading}:" if parts else f"{heading}:")
+        parts.append(text)
+        last = heading
+    return "\n".join(parts)
+
+
+def is_shown(text: str, scope: Scope) -> bool:
+    """Says whether a note of the same Bundle shows a text: a Composition its entries, a report its results."""
+    words = words_of(text)
+    around: Scope | None = scope
+    while around is not None:
+        if around.shown is None:
+            around.shown = [words_of(note) for _, one in around.resources if (note := _shown_by(one, around))]
+        if any(words in shown for shown in around.shown):
+            return True
+        around = around.around
+    return False
+
+
+def _shown_by(resource: Resource, scope: Scope) -> str | None:
+    if withdrawn(resource):
+        return None
+    if resource.get("resourceType") == "Composition":
+        return assemble(resource, render)[0]
+    return text_of_results(resource, scope) if resource.get("resourceType") == "DiagnosticReport" else None
 
 
 def read_clinical_impression(resource: Resource, kind: str, record: str, scope: Scope) -> Iterator[Item]:
@@ -254,9 +305,14 @@ def read_other(resource: Resource, kind: str, record: str, scope: Scope) -> Iter
     times = [*(resource.get(name) for name in TIMES), *(start_of(resource.get(name)) for name in PERIODS)]
     facts = facts_of(resource, scope, *times)
     facts |= typed(resource.get("code"), resource.get("type"), resource.get("category"))
-    items: list[Item] = [scope.reading.document(f"{record}#{name}", text, **facts) for name, text in long.items()]
     if narrative:
-        items += _narrative(resource, record, facts, scope)
+        long["text"] = narrative
+    items: list[Item] = [
+        Skipped(f"{kind} (same text again)")
+        if is_shown(text, scope)
+        else scope.reading.document(f"{record}#{name}", text, **facts)
+        for name, text in long.items()
+    ]
     if attachment:
         items.append(read_attachment(attachment, f"{record}#value", facts, scope, resource))
     yield from distinct(items, kind)
