@@ -119,10 +119,11 @@ def distinct(items: Iterable[Item], kind: str) -> Iterator[Item]:
     A resource often has its note in several formats, and its conclusion in the report's text.
     """
     items = list(items)
-    words = {n: words_of(item.text) for n, item in enumerate(items) if isinstance(item, Document)}
-    if not 1 < len(words) <= MOST_COMPARED:
+    notes = {n: item.text for n, item in enumerate(items) if isinstance(item, Document)}
+    if not 1 < len(notes) <= MOST_COMPARED:
         yield from items
         return
+    words = {n: words_of(text) for n, text in notes.items()}
     for number, item in enumerate(items):
         mine = words.get(number, "")
         again = any(mine in other and (mine != other or n < number) for n, other in words.items() if n != number)
