@@ -188,8 +188,10 @@ def _sources_done(root: Path, partition: str, fingerprint: dict[str, Any]) -> di
 
 
 def _sources_with_open_ends(root: Path, partition: str) -> set[str]:
-    """Returns the sources whose rows another source may change: it may bring an attachment that was missing, or be
-    the document that a Binary, which was taken for a note of its own, belongs to."""
+    """Returns the sources whose rows another source may change.
+
+    It may bring an attachment that was missing, or the document that a Binary, taken for a note of its own, belongs to.
+    """
     missing = warehouse.read_table(
         root,
         "quarantine",

@@ -9,12 +9,14 @@ are passed over unparsed.
 from __future__ import annotations
 
 import io
+import posixpath
 import re
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 import numpy as np
 import orjson
@@ -35,6 +37,12 @@ SPACE = b"\xef\xbb\xbf\x1e \t\r\n"
 ATTACHED = re.compile(
     rb'"(?:url|contentReference"\s*:\s*\{\s*"reference)"\s*:\s*"[^"]*?Binary\\?/([^"/?#\\\s]+)[^"]*"([^{}]*)'
 )
+
+
+# A URL without a scheme, in JSON or XML: it may name a file beside.
+RELATIVE = re.compile(rb'(?:"url"\s*:\s*|<url\s+value\s*=\s*)"([^":\s][^":]{0,1000})"')
+PIECE = 1 << 20
+LONGEST = 1200  # bytes of a URL with what stands before it
 
 
 class Binaries:
@@ -102,6 +110,36 @@ class Binaries:
             self._places = places[np.argsort(places["key"], kind="stable")]
             self._attached = np.unique(np.array(attached, "u8"))
         return self._places, self._attached
+
+
+def attached_files(sources: Sequence[Source]) -> set[str]:
+    """Returns the names of those sources that an attachment in a FHIR file among them names as a file beside it."""
+    names = {source.name for source in sources}
+    found: set[str] = set()
+    for source in sources:
+        for url in _relative_urls(source):
+            for written in (url, unquote(url.partition("?")[0])):
+                name = posixpath.normpath(posixpath.join(posixpath.dirname(source.name), written))
+                if name in names and name != source.name:
+                    found.add(name)
+    return found
+
+
+def _relative_urls(source: Source) -> Iterator[str]:
+    try:
+        with open_at_any_place(source) as stream:
+            last = stream.read(1 << 16)
+            if last.lstrip(SPACE)[:1] not in (b"{", b"[") and b"http://hl7.org/fhir" not in last:
+                return
+            while True:
+                piece = stream.read(PIECE)
+                for match in RELATIVE.finditer(last + piece):
+                    yield match[1].decode("utf-8", "replace").replace("\\/", "/")
+                if not piece:
+                    return
+                last = piece[-LONGEST:]
+    except (OSError, EOFError, zlib.error):
+        return
 
 
 def hash_key(key: str) -> int:

@@ -85,6 +85,13 @@ class Inputs:
 
         return Binaries(list(self.by_name.values()))
 
+    @cached_property
+    def attached(self) -> set[str]:
+        """The names of the sources that are attachments of resources in FHIR files among the sources."""
+        from medpipe.ingest.binaries import attached_files
+
+        return attached_files(list(self.by_name.values())) if len(self.by_name) > 1 else set()
+
     def content(self, source: Source) -> Content:
         """Returns a source as content."""
 

@@ -27,6 +27,8 @@ from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped
 HEAD_BYTES = 1 << 16
+# Formats of files that are never an attachment of a FHIR resource, but may hold such resources.
+HOLDERS = ("fhir", "ndjson", "json", "omop", "table")
 # The namespace of FHIR, on the root or behind a prefix.
 FHIR_XML = re.compile(rb"^\s*<.*?xmlns(?::\w+)?\s*=\s*[\"']http://hl7\.org/fhir[\"']", re.DOTALL)
 
@@ -60,7 +62,14 @@ def read_content(content: Content, reading: Reading, format: str = "auto") -> It
     """Yields what a file or an archive's member holds; whatever is wrong with it ends as a reject."""
     try:
         name = format if format != "auto" else sniff(content)
-        if name is None:
+        if (
+            format == "auto"
+            and name not in HOLDERS
+            and not reading.member
+            and reading.source in reading.inputs.attached
+        ):
+            yield Skipped("attached file")  # it is read where the resource that it belongs to stands
+        elif name is None:
             yield reading.reject("0", "FORMAT_UNKNOWN")
         else:
             yield from READERS[name](content, replace(reading, format=name))
