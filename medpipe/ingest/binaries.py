@@ -24,7 +24,7 @@ import orjson
 from medpipe.ingest.content import Refused
 from medpipe.ingest.decoding import decode
 from medpipe.ingest.fhir_links import attached_to, entries_of
-from medpipe.ingest.fhir_xml import parse_xml, resource_of
+from medpipe.ingest.fhir_xml import read_xml
 from medpipe.ingest.gzip_access import GzipAccess
 from medpipe.ingest.json_text import values_of
 from medpipe.ingest.lines import bounded_lines
@@ -215,7 +215,7 @@ def parse(raw: bytes) -> Any:
         Refused: where it is XML that does not parse.
     """
     if raw.lstrip(SPACE).startswith(b"<"):
-        return resource_of(parse_xml(raw))
+        return read_xml(raw)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -30,23 +30,26 @@ from medpipe.ingest.content import Content, Refused
 from medpipe.ingest.fhir_fields import listed, objects, withdrawn
 from medpipe.ingest.fhir_links import REPLACING, Scope, entries_of, older_versions
 from medpipe.ingest.fhir_notes import NOTES, Item, NoteReader, read_other
-from medpipe.ingest.fhir_xml import parse_xml, resource_of
+from medpipe.ingest.fhir_xml import read_xml
 from medpipe.ingest.json_text import json_kind, parse_values
 from medpipe.ingest.notes import Reading
 from medpipe.records import Reject, Skipped
 
 KIND = re.compile(r"[A-Z][A-Za-z]{2,40}")
+ID = re.compile(r"[^\s\x00-\x1f\ud800-\udfff]{1,200}")  # the standard allows less, exports write more
 UNKNOWN_KIND = "unknown resource"
 
 
 def read_fhir(content: Content, reading: Reading) -> Iterator[Item]:
     """Reads a file of FHIR resources: one, a Bundle, a list of them, or several one behind the other."""
     raw = content.read(reading.max_file_bytes)
-    found = [("0", resource_of(parse_xml(raw)))] if is_xml(raw) else list(parse_values(raw, "0", reading))
+    found = [("0", read_xml(raw))] if is_xml(raw) else list(parse_values(raw, "0", reading))
     del raw
     yield from (item for item in found if isinstance(item, Reject))
+    if not found:
+        yield Skipped("empty file")
     values = [item for item in found if not isinstance(item, Reject)]
-    if len(values) == 1 and isinstance(values[0][1], list):
+    if len(values) == 1 and isinstance(values[0][1], list) and values[0][1]:
         values = [(str(index), value) for index, value in enumerate(values[0][1])]
     scope = Scope(reading, content, [(None, value) for _, value in values if isinstance(value, dict)])
     yield from read_values(values, scope)
@@ -69,6 +72,8 @@ def read_values(values: Sequence[tuple[str, Any]], scope: Scope) -> Iterator[Ite
     stack = [(value, place, scope) for place, value in reversed(values)]
     while stack:
         item, place, around = stack.pop()
+        if item == []:
+            yield Skipped("empty list")
         if isinstance(item, list):
             stack += [(inner, f"{place}.{index}", around) for index, inner in reversed(list(enumerate(item)))]
             continue
@@ -85,7 +90,7 @@ def read_values(values: Sequence[tuple[str, Any]], scope: Scope) -> Iterator[Ite
             yield from found
             stack += inner
         elif isinstance(kind, str) and KIND.fullmatch(kind):
-            yield from read_resource(item, kind, unique_name(item, kind, place, names), around)
+            yield from read_resource(item, kind, unique_name(item, around.url_of.get(id(item)), place, names), around)
         elif not_a_resource := what_else(item):
             yield Skipped(not_a_resource)
         elif "resourceType" not in item and (wrapped := inside_of(item)):
@@ -151,7 +156,8 @@ def read_resource(resource: Mapping[str, Any], kind: str, record: str, scope: Sc
             inner_kind = safe_kind(inner)
             if inner_kind != "Binary" and not withdrawn(inner):
                 whole = {**inner, "contained": resource["contained"]}  # "#id" means the same inside
-                name = f"{record}#{inner.get('id') or index}"
+                key = inner.get("id")
+                name = f"{record}#{key if isinstance(key, str) and ID.fullmatch(key) else index}"
                 found = isolated(NOTES.get(inner_kind, read_other), whole, inner_kind, name, scope)
                 # What is contained is a part of its container: only its notes are records.
                 yield from (item for item in found if not isinstance(item, Skipped))
@@ -169,13 +175,16 @@ def isolated(reader: NoteReader, resource: Mapping[str, Any], kind: str, record:
         yield scope.reading.reject(record, "STAGE_FAILED", stage="ingest", kind=type(error).__name__)
 
 
-def unique_name(resource: Mapping[str, Any], kind: str, place: str, names: dict[str, Mapping[str, Any]]) -> str:
-    """Returns ``Type/id``; the place in the file where there is no id, and behind it where another resource has it."""
-    key = resource.get("id")
-    if not isinstance(key, str) or not key:
-        return place
-    name = f"{kind}/{key}"
-    return name if names.setdefault(name, resource) == resource else f"{name}@{place}"
+def unique_name(resource: Mapping[str, Any], url: str | None, place: str, names: dict[str, Mapping[str, Any]]) -> str:
+    """Returns ``Type/id``, or with what the entry's URL ends with; else the place in the file.
+
+    Where another resource has the name already, the place stands behind it.
+    """
+    for key in (resource.get("id"), url.rstrip("/").rsplit("/", 1)[-1].removeprefix("urn:uuid:") if url else None):
+        if isinstance(key, str) and ID.fullmatch(key):
+            name = f"{resource['resourceType']}/{key}"
+            return name if names.setdefault(name, resource) == resource else f"{name}@{place}"
+    return place
 
 
 def safe_kind(resource: Any) -> str:

@@ -73,6 +73,13 @@ class Scope:
             scope = scope.around
         return None
 
+    def only_patient(self) -> str | None:
+        """Returns the id of the one Patient of the Bundle: a note in it that names nobody is about them."""
+        patients = {str(one.get("id") or "") for _, one in self.resources if one.get("resourceType") == "Patient"}
+        if not patients and self.around is not None:
+            return self.around.only_patient()
+        return clean(patients.pop()) or None if len(patients) == 1 else None
+
     def is_replaced(self, resource: Mapping[str, Any]) -> bool:
         """Says whether another resource of the same file, which is to be relied on, takes this one's place."""
         names = {f"{resource.get('resourceType')}/{resource.get('id')}", *identifiers(resource)}

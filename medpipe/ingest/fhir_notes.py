@@ -51,9 +51,11 @@ def facts_of(resource: Resource, scope: Scope, *authored: Any) -> dict[str, Any]
     """
     context = resource.get("context")
     encounters = [*listed(resource.get("encounter")), *listed(first(context).get("encounter")), *listed(context)]
-    patients = [*listed(resource.get("subject")), *listed(resource.get("patient")), first(context).get("sourcePatientInfo")]  # fmt: skip  # noqa: E501
+    patients = [*listed(resource.get("subject")), *listed(resource.get("patient"))]
+    patients += listed(first(context).get("sourcePatientInfo"))
+    patient = reference_id(patients, "Patient", scope, resource) if patients else scope.only_patient()
     return {
-        "patient_id": reference_id(patients, "Patient", scope, resource),
+        "patient_id": patient,
         "encounter_id": reference_id(encounters, "Encounter", scope, resource),
         "authored_at": first_text(*authored),
         "note_status": status_of(resource.get("docStatus")) or status_of(resource.get("status")),
@@ -274,7 +276,7 @@ def read_binary(resource: Resource, kind: str, record: str, scope: Scope) -> Ite
             yield scope.reading.reject(record, refused.code, **refused.fields)
             return
         context = first(resource.get("securityContext"))  # of R4 and R5; it may be the patient
-        facts = {"patient_id": reference_id(context, "Patient", scope, resource)}
+        facts = {"patient_id": reference_id(context, "Patient", scope, resource) or scope.only_patient()}
         yield scope.reading.attachment(record, raw, media, charset, **facts)
 
 

@@ -7,6 +7,7 @@ instructions and the extensions of primitive values are left out.
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Any
 
@@ -16,6 +17,7 @@ from medpipe.ingest.content import Refused
 from medpipe.ingest.decoding import BOMS, decode
 
 FHIR = "http://hl7.org/fhir"
+SHORT = 100  # characters of a value that may come again
 DEEPEST = 200  # elements in elements; resources nest to a few dozen
 # All that may stand before the root, or before a document type.
 PROLOG = re.compile(rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*)*", re.DOTALL)
@@ -25,30 +27,30 @@ DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|&#(?:x0*(?:[0-8bcef]|1[0-9a-f])|0*(?:[0-8]|1[124-9]|2\d|3[01]));", re.I)  # fmt: skip  # noqa: E501
 
 
-def parse_xml(raw: bytes) -> etree._Element:
-    """Parses XML from a stranger: nothing is fetched, no entity is declared or expanded.
+def read_xml(raw: bytes) -> dict[str, Any]:
+    """Returns the resource of an XML document from a stranger: nothing is fetched, no entity is declared or expanded.
 
     A declared encoding that the bytes deny is put right: UTF-8 where they are that, else what ``decode`` finds.
     Control characters, which XML 1.0 forbids, become spaces.
 
     Raises:
-        Refused: XML_FORBIDDEN where there is a document type, XML_INVALID, TEXT_BINARY, TEXT_UNDECODABLE.
+        Refused: XML_FORBIDDEN where there is a document type; XML_INVALID where it does not parse, or elements nest
+            too deep; RECORD_INVALID where the root is of another standard; TEXT_BINARY, TEXT_UNDECODABLE.
     """
     encoding = _encoding(raw)
-    start = raw.removeprefix(b"\xef\xbb\xbf")
+    start = raw
     if encoding not in ("utf-8", None):
-        start = raw.decode(encoding, "replace").encode("utf-8", "replace").removeprefix(b"\xef\xbb\xbf")
+        start = raw.decode(encoding, "replace").encode("utf-8", "replace")
+    start = start.removeprefix(b"\xef\xbb\xbf")
     # Before anything is parsed, as far as it reaches: with huge_tree the parser sets no limit to what entities become.
     prolog = PROLOG.match(start)
     if prolog and start[prolog.end() : prolog.end() + 9].upper() == b"<!DOCTYPE":
         raise Refused("XML_FORBIDDEN")
+    del start
     try:
-        root = _parse(raw, encoding)
-    except etree.XMLSyntaxError as error:
-        root = _parse_again(raw, error)
-    if root.getroottree().docinfo.internalDTD is not None:
-        raise Refused("XML_FORBIDDEN")
-    return root
+        return _parse(raw, encoding)
+    except (etree.XMLSyntaxError, LookupError, ValueError):  # the latter where it declares an encoding that is none
+        return _parse_again(raw)
 
 
 def _encoding(raw: bytes) -> str | None:
@@ -65,16 +67,37 @@ def _encoding(raw: bytes) -> str | None:
     return "utf-8"
 
 
-def _parse(raw: bytes, encoding: str | None) -> etree._Element:
+def _parse(raw: bytes, encoding: str | None) -> dict[str, Any]:
+    """Parses XML; the entries of a Bundle become objects one by one, so that no tree of all of them is built."""
     # huge_tree: an attachment of more than 10 MB is one attribute; the size of the file is bounded by the reader.
-    parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=True,
-        encoding=encoding, remove_comments=True, remove_pis=True,
+    events = etree.iterparse(
+        io.BytesIO(raw), events=("start", "end"), tag=("{*}Bundle", "{*}entry"), resolve_entities=False,
+        no_network=True, load_dtd=False, dtd_validation=False, huge_tree=True, encoding=encoding, remove_comments=True,
+        remove_pis=True,
     )  # fmt: skip
-    return etree.fromstring(raw, parser)
+    making = _Objects()
+    entries = []
+    root = None
+    for event, element in events:
+        if event == "start":
+            root = element if root is None and element.getparent() is None else root
+        elif element.getparent() is root and root is not None:
+            entries.append(making.fields(element, 1))
+            element.clear()
+            del root[: root.index(element)]
+    root = events.root
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise Refused("XML_FORBIDDEN")
+    name = etree.QName(root)
+    if name.namespace and not name.namespace.startswith(FHIR):
+        raise Refused("RECORD_INVALID", where="the root element, which is not of FHIR")
+    for element in root.findall("{*}entry") if entries else ():
+        root.remove(element)
+    resource = {"resourceType": name.localname} | making.fields(root, 0)
+    return resource | {"entry": entries} if entries else resource
 
 
-def _parse_again(raw: bytes, error: etree.XMLSyntaxError) -> etree._Element:
+def _parse_again(raw: bytes) -> dict[str, Any]:
     """Parses what strict XML refused, if all that is wrong with it are its encoding and control characters."""
     declared = DECLARED.search(raw[:1000])
     decoded = decode(raw, declared[1].decode() if declared else None)
@@ -85,58 +108,57 @@ def _parse_again(raw: bytes, error: etree.XMLSyntaxError) -> etree._Element:
         raise Refused("XML_FORBIDDEN")
     try:
         return _parse(text.encode("utf-8", "replace"), "utf-8")
-    except etree.XMLSyntaxError:
+    except etree.XMLSyntaxError as error:
         line, column = error.position
         raise Refused("XML_INVALID", where=f"line {line} column {column}") from None
 
 
-def resource_of(root: etree._Element) -> dict[str, Any]:
-    """Returns the resource of a root element as an object.
+class _Objects:
+    """Makes objects of elements. Names and values that come again are kept once: Bundles repeat themselves."""
 
-    Raises:
-        Refused: XML_INVALID where elements nest too deep, RECORD_INVALID where the root is of another standard.
-    """
-    name = etree.QName(root)
-    if name.namespace not in (FHIR, None, "") and not name.namespace.startswith(FHIR):
-        raise Refused("RECORD_INVALID", where="the root element, which is not of FHIR")
-    return {"resourceType": name.localname} | _fields(root, 0)
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}  # of a tag
+        self.known: dict[str, str] = {}  # short values
 
+    def fields(self, element: etree._Element, depth: int) -> dict[str, Any]:
+        """Returns the children of an element by name; its ``id`` and ``url`` attributes too."""
+        if depth > DEEPEST:
+            raise Refused("XML_INVALID", where=f"line {element.sourceline}: elements nest more than {DEEPEST} deep")
+        found: dict[str, Any] = {name: self.short(value) for name, value in element.items() if name in ("id", "url")}
+        for child in element:
+            tag = child.tag
+            if not isinstance(tag, str):  # an entity that was not resolved
+                continue
+            name = self.names.get(tag) or self.names.setdefault(tag, tag[tag.rfind("}") + 1 :])
+            value = self.value(child, name, depth)
+            if value is None:
+                continue
+            if name not in found:
+                found[name] = value
+            elif isinstance(found[name], list):
+                found[name].append(value)
+            else:
+                found[name] = [found[name], value]
+        return found
 
-def _fields(element: etree._Element, depth: int) -> dict[str, Any]:
-    """Returns the children of an element by name; its ``id`` and ``url`` attributes too."""
-    if depth > DEEPEST:
-        raise Refused("XML_INVALID", where=f"line {element.sourceline}: elements nest more than {DEEPEST} deep")
-    found: dict[str, Any] = {name: value for name, value in element.attrib.items() if name in ("id", "url")}
-    for child in element:
-        tag = child.tag
-        if not isinstance(tag, str):  # an entity that was not resolved
-            continue
-        name = tag[tag.rfind("}") + 1 :]
-        value = _value(child, name, depth)
-        if value is None:
-            continue
-        if name not in found:
-            found[name] = value
-        elif isinstance(found[name], list):
-            found[name].append(value)
-        else:
-            found[name] = [found[name], value]
-    return found
+    def value(self, element: etree._Element, name: str, depth: int) -> Any:
+        """Returns the text, the object, the resource or resources, or the markup of an element."""
+        if name == "div":
+            return _markup(element)
+        value = element.get("value")
+        if value is not None:
+            return self.short(value)
+        if not len(element):
+            return element.text.strip() or None if element.text else None  # not the standard's way, but plain
+        inner = [child for child in element if isinstance(child.tag, str) and _is_resource(child.tag)]
+        if inner:  # entry.resource, contained, parameter.resource
+            made = [{"resourceType": etree.QName(child).localname} | self.fields(child, depth + 2) for child in inner]
+            return made if len(made) > 1 else made[0]
+        return self.fields(element, depth + 1)
 
-
-def _value(element: etree._Element, name: str, depth: int) -> Any:
-    if name == "div":
-        return _markup(element)
-    value = element.get("value")
-    if value is not None:
-        return value
-    if not len(element):
-        return element.text.strip() or None if element.text else None  # not the standard's way, but plain
-    inner = [child for child in element if isinstance(child.tag, str) and _is_resource(child.tag)]
-    if inner:  # entry.resource, contained, parameter.resource
-        made = [{"resourceType": etree.QName(child).localname} | _fields(child, depth + 2) for child in inner]
-        return made if len(made) > 1 else made[0]
-    return _fields(element, depth + 1)
+    def short(self, value: str) -> str:
+        """Returns the value, the same object each time where it is short."""
+        return self.known.setdefault(value, value) if len(value) < SHORT else value
 
 
 def _is_resource(tag: str) -> bool:

@@ -9,18 +9,19 @@ import orjson
 
 from medpipe.ingest.content import Content
 from medpipe.ingest.fhir import read_values
-from medpipe.ingest.fhir_links import FileScope, Scope
+from medpipe.ingest.fhir_links import FileScope
+from medpipe.ingest.fhir_notes import Item
 from medpipe.ingest.json_text import parse_values
 from medpipe.ingest.lines import bounded_lines
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.simple_json import read_one
-from medpipe.records import Document, Reject, Skipped
+from medpipe.records import Reject, Skipped
 
 BLANK = b"\xef\xbb\xbf \t\r\n\x1e"
-PIECE = 1 << 20
+HEAD = 1 << 20  # bytes in which the first two lines are looked for
 
 
-def read_ndjson(content: Content, reading: Reading) -> Iterator[Document | Reject | Skipped]:
+def read_ndjson(content: Content, reading: Reading) -> Iterator[Item]:
     """Reads lines of JSON, one at a time.
 
     A line may hold an array or several values. A file in which the first value runs over several lines is no NDJSON
@@ -28,9 +29,25 @@ def read_ndjson(content: Content, reading: Reading) -> Iterator[Document | Rejec
     bytes are passed over in pieces.
     """
     scope = FileScope(reading, content)
+    empty = True
+    for found in _values(content, reading):
+        empty = False
+        if isinstance(found, Reject):
+            yield found
+            continue
+        place, value = found
+        if isinstance(value, dict) and "resourceType" not in value and "text" in value:
+            yield read_one(value, place, reading)
+        else:
+            yield from read_values([found], scope)
+    if empty:
+        yield Skipped("empty file")
+
+
+def _values(content: Content, reading: Reading) -> Iterator[tuple[str, Any] | Reject]:
+    """Yields the values of a file with their places, and rejects for what does not parse."""
     if _runs_over_lines(content, reading.max_file_bytes):
-        for found in parse_values(content.read(reading.max_file_bytes), "0", reading):
-            yield from _read_found(found, reading, scope)
+        yield from parse_values(content.read(reading.max_file_bytes), "0", reading)
         return
     with content.open() as stream:
         for number, line in enumerate(bounded_lines(stream, reading.max_file_bytes), 1):
@@ -38,13 +55,10 @@ def read_ndjson(content: Content, reading: Reading) -> Iterator[Document | Rejec
                 yield reading.reject(f"line {number}", "SOURCE_TOO_LARGE", limit=reading.max_file_bytes >> 20)
                 continue
             try:
-                value = orjson.loads(line)
+                yield f"line {number}", orjson.loads(line)
             except orjson.JSONDecodeError:
                 if line.strip(BLANK):
-                    for found in parse_values(line, f"line {number}", reading):
-                        yield from _read_found(found, reading, scope)
-                continue
-            yield from _read_value(value, f"line {number}", reading, scope)
+                    yield from parse_values(line, f"line {number}", reading)
 
 
 def _runs_over_lines(content: Content, limit: int) -> bool:
@@ -52,7 +66,7 @@ def _runs_over_lines(content: Content, limit: int) -> bool:
     if b"\0" in content.head(256):
         return True
     with content.open() as stream:
-        lines = [line.strip(BLANK) for line in _first_lines(stream, min(limit, PIECE))]
+        lines = [line.strip(BLANK) for line in _first_lines(stream, min(limit, HEAD))]
     if len(lines) < 2 or lines[0][:1] not in (b"{", b"[") or _is_object(lines[0]) or _is_object(lines[1]):
         return False
     return lines[0][-1:] in (b"{", b"[", b",", b":") or lines[1][:1] in (b",", b":", b"]", b"}")
@@ -73,19 +87,3 @@ def _is_object(line: bytes) -> bool:
         return isinstance(orjson.loads(line), dict)
     except orjson.JSONDecodeError:
         return False
-
-
-def _read_found(
-    found: tuple[str, Any] | Reject, reading: Reading, scope: Scope
-) -> Iterator[Document | Reject | Skipped]:
-    if isinstance(found, Reject):
-        yield found
-    else:
-        yield from _read_value(found[1], found[0], reading, scope)
-
-
-def _read_value(value: Any, place: str, reading: Reading, scope: Scope) -> Iterator[Document | Reject | Skipped]:
-    if isinstance(value, dict) and "resourceType" not in value and "text" in value:
-        yield read_one(value, place, reading)
-    else:
-        yield from read_values([(place, value)], scope)

@@ -140,14 +140,12 @@ def _holds(file: Any, word: bytes) -> bool:
 
 def read_json(content: Content, reading: Reading) -> Iterator[Item]:
     """Reads the project's own simple JSON."""
-    values = []
-    for found in parse_values(content.read(reading.max_file_bytes), "0", reading):
-        if isinstance(found, Reject):
-            yield found
-        else:
-            values.append(found[1])
-    if values:
-        yield from read_simple(values[0] if len(values) == 1 else values, reading)
+    found = list(parse_values(content.read(reading.max_file_bytes), "0", reading))
+    yield from (item for item in found if isinstance(item, Reject))
+    if found in ([], [("0", [])]):
+        yield Skipped("empty file")
+    values = [item[1] for item in found if not isinstance(item, Reject)]
+    yield from read_simple(values[0] if len(values) == 1 else values, reading)
 
 
 def read_text(content: Content, reading: Reading) -> Iterator[Item]:
