@@ -8,6 +8,7 @@ where it lies in a Bundle or a list, the entries beside it are read all the same
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ ENTRIES = re.compile(r'"entry"\s*:\s*\[')
 TYPE = re.compile(r'"type"\s*:\s*"([a-z-]{1,30})"')
 # How an entry of a Bundle begins: where reading goes on behind one that is broken.
 ENTRY = re.compile(r'\{\s*"(?:fullUrl|resource|link|search|request|response|id|extension)"\s*:')
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"[\0", b"\0{", b"\0[")
 LONGEST_INTEGER = 19  # digits; a longer number becomes a float, as Python refuses to convert thousands of digits
 
 
@@ -45,7 +47,7 @@ def parse_values(raw: bytes, place: str, reading: Reading) -> Iterator[tuple[str
         return
     except orjson.JSONDecodeError:
         pass
-    decoded = decode(raw, "utf-8")
+    decoded = decode(raw.strip(b"\x1e \t\r\n") if raw[:2] not in UTF16 else raw, "utf-8")
     if decoded.error:
         yield reading.reject(place, decoded.error, kind=decoded.kind)
         return
