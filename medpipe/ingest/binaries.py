@@ -170,12 +170,12 @@ def _scan_lines(stream: BinaryIO, limit: int) -> Iterator[tuple[str, str, int, i
     for line in bounded_lines(stream, limit):
         length = len(line) if line is not None else 0
         if line is not None and b"Binary" in line:
-            try:
-                if b'"Binary"' in line:
-                    yield from (("binary", key, offset, length) for key in _keys(orjson.loads(line)))
-            except orjson.JSONDecodeError:  # a value that runs over lines, or more than one in a line
+            bare = line.strip(SPACE + b",")
+            if bare[:1] not in (b"{", b"[") or bare[-1:] not in (b"}", b"]"):  # a value that runs over lines
                 yield from _scan_whole(stream, limit)
                 return
+            if b'"Binary"' in line:
+                yield from (("binary", key, offset, length) for key in _keys(parse(line)))
             yield from _attached_in(line, offset)
         offset = offset + length if line is not None else stream.tell()
 

@@ -228,7 +228,9 @@ def attached_to(resource: Mapping[str, Any]) -> Iterator[str]:
     stack: list[Any] = [resource]
     while stack:
         item = stack.pop()
-        if isinstance(item, dict):
+        if isinstance(item, dict) and item.get("resourceType") == "Bundle":
+            stack.extend(inner for _, inner in entries_of(item))  # not what its entries request
+        elif isinstance(item, dict):
             for url in (item.get("url"), first(item.get("contentReference")).get("reference")):
                 if isinstance(url, str) and url:
                     yield url

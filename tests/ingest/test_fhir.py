@@ -428,8 +428,9 @@ def test_attachments_are_found_in_other_files(tmp_path: Path, kept: str) -> None
 def test_a_binary_that_nobody_names_is_a_note(tmp_path: Path) -> None:
     kinds = [binary(), binary("<p>Page.</p>", "b2", contentType="text/html"), binary(b"\0", "b3", contentType="audio/mpeg"),
              binary(key="b4", securityContext={"reference": "Patient/p"}), binary(key="b5", data="!"), binary(key="b6", data="")]  # fmt: skip
-    request = {"resource": binary(key="b7"), "request": {"method": "PUT", "url": "Binary/b7"}}
+    request = {"request": {"method": "PUT", "url": "Binary/b7"}, "resource": binary(key="b7")}
     items = read(tmp_path, a_ndjson=[*kinds, bundle(entry=[request])])
+    assert texts(read(tmp_path / "pretty", a_json=json.dumps(bundle(entry=[request]), indent=2))) == ["In a Binary."]
     assert codes(items) == [
         "Document",
         "Document",
@@ -570,6 +571,59 @@ def test_xml_forgives_what_is_no_markup(tmp_path: Path) -> None:
         f'<DiagnosticReport xmlns="http://hl7.org/fhir"><conclusion>{escape("A < B")}</conclusion></DiagnosticReport>'
     )
     assert texts(read(tmp_path, a_xml=text)) == ["A < B"]
+
+
+# --- anything in ------------------------------------------------------------------------------
+
+WHOLE = [
+    reference(**RELEASES["R4"], relatesTo=[RELATIONS["R4"]], masterIdentifier={"value": "1"}, text=narrative("x")),
+    reference("Binary/b1", subject={"reference": "urn:uuid:1", "identifier": {"value": "1"}}, id="e"),
+    report(presentedForm=[attachment()], conclusion="x", result=[{"reference": "Observation/o"}], effectivePeriod={"start": "2026"}),
+    report(result=[{"reference": "Observation/o"}], category=[PROGRESS]),
+    composition(section("Plan", "x", section("Diet", "y"), emptyReason={"text": "z"}), section("B", "b", code=PROGRESS), text=narrative(LONG, "generated")),
+    {"resourceType": "Communication", "payload": [{"contentString": "x"}, {"contentAttachment": attachment()}], "sent": "2026"},
+    {"resourceType": "ClinicalImpression", "description": "x", "note": [{"text": "y"}]},
+    {"resourceType": "Observation", "id": "o", "subject": {"reference": "Patient/p"}, "valueString": LONG, "note": [{"text": LONG}],
+     "component": [{"valueString": LONG}], "text": narrative("x")},
+    {"resourceType": "QuestionnaireResponse", "item": [{"linkId": "1", "answer": [{"valueString": LONG, "item": [{"answer": []}]}]}]},
+    {"resourceType": "Media", "content": attachment(), "type": PROGRESS, "createdPeriod": {"start": "2026"}},
+    {"resourceType": "Parameters", "parameter": [{"resource": reference(), "part": [{"resource": binary()}]}]},
+    binary(securityContext={"reference": "Patient/p"}),
+    {"resourceType": "Claim", "contained": [binary(key="c"), reference("#c")]},
+    {"resourceType": "Patient", "id": "p", "identifier": [{"value": "1"}]},
+    bundle(type="history", entry=[{"resource": reference(meta={"lastUpdated": "2026"}), "request": {"method": "PUT", "url": "x"}}]),
+]  # fmt: skip
+JUNK = st.sampled_from([None, 0, -1.5, True, "", "x", "\ud800", "\0", [], [[]], [None], {}, {"a": {}}, [{}], ["x"], [1, "x", {}], "Binary/b1",
+                        "#", {"reference": "#"}, {"coding": "x"}, {"coding": [1]}, {"text": []}, "9" * 400, {"resourceType": 5}])  # fmt: skip
+
+
+def mutated(value: Any, chance: st.DataObject, depth: int = 0) -> Any:
+    """Puts junk at a random place."""
+    if (depth > 1 and chance.draw(st.integers(0, 3)) == 0) or not isinstance(value, dict | list) or not value:
+        return chance.draw(JUNK)
+    key = chance.draw(st.sampled_from(sorted(value) if isinstance(value, dict) else list(range(len(value)))))
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    copy[key] = mutated(copy[key], chance, depth + 1)
+    return copy
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_wrong_types_anywhere_cost_at_most_their_resource(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    value: Any = bundle(*WHOLE)
+    for _ in range(data.draw(st.integers(1, 4))):
+        value = mutated(value, data)
+    entries = value.get("entry") if isinstance(value, dict) else None
+    lines = (
+        [entry.get("resource") if isinstance(entry, dict) else entry for entry in entries]
+        if isinstance(entries, list)
+        else []
+    )
+    for name, content in (("a_json", json.dumps(value)), ("a_ndjson", [line for line in lines if line is not None])):
+        items = read(tmp_path_factory.getbasetemp() / "mutated", **{name: content}, only=name.replace("_", "."))
+        assert items and "STAGE_FAILED" not in codes(items)
 
 
 @pytest.mark.corpora
