@@ -7,7 +7,6 @@ the one that is read, and the Binary resources of all files of the run; elsewher
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
@@ -255,11 +254,11 @@ def attached_bytes(
     if isinstance(data, str) and data.strip():
         raw = decode_base64(data)
         if raw is not None:
-            return unpacked(raw, scope), media, charset
+            return raw, media, charset
         code = "BASE64_INVALID"
     if isinstance(url, str) and (url := url.strip()):
         raw, found, its_charset = _follow(url, scope, container)
-        return unpacked(raw, scope), media or found, charset or its_charset
+        return raw, media or found, charset or its_charset
     raise Refused(code)
 
 
@@ -298,24 +297,6 @@ def binary_bytes(binary: Mapping[str, Any]) -> tuple[bytes, str | None, str | No
     if raw is None:
         raise Refused("BASE64_INVALID")
     return (raw, *media_type(binary.get("contentType")))
-
-
-def unpacked(raw: bytes, scope: Scope) -> bytes:
-    """Returns the bytes of an attachment that was packed with gzip, others as they are.
-
-    Raises:
-        Refused: TEXT_TOO_LARGE where it unpacks to more than a file may have.
-    """
-    if not raw.startswith(b"\x1f\x8b"):
-        return raw
-    limit = scope.reading.max_file_bytes
-    try:
-        inside = zlib.decompressobj(wbits=31).decompress(raw, limit + 1)
-    except zlib.error:
-        return raw
-    if len(inside) > limit:
-        raise Refused("TEXT_TOO_LARGE", size=f"more than {limit}", limit=scope.reading.max_note_chars)
-    return inside
 
 
 def entries_of(bundle: Mapping[str, Any]) -> list[tuple[str | None, Mapping[str, Any]]]:

@@ -477,16 +477,6 @@ def test_what_is_outside_the_input_is_never_opened(tmp_path: Path, url: str) -> 
     assert "SECRET" not in repr(items)
 
 
-def test_packed_attachments_are_unpacked(tmp_path: Path) -> None:
-    packed = [
-        attachment(gzip.compress(TEXT.encode())),
-        attachment(gzip.compress(b"\0" * 10**6)),
-        attachment(b"\x1f\x8b\x08bad"),
-    ]
-    items = read(tmp_path, a_json=reference(content=[{"attachment": one} for one in packed]))
-    assert codes(items) == ["Document", "TEXT_TOO_LARGE", "TEXT_BINARY"] and texts(items) == [TEXT]
-
-
 @given(st.binary(max_size=40), st.sampled_from([1, 7, 76]))
 def test_base64_as_it_is_written(raw: bytes, width: int) -> None:
     plain = b64(raw)
