@@ -22,13 +22,13 @@ import numpy as np
 import orjson
 
 from medpipe.ingest.content import Refused
-from medpipe.ingest.decoding import decode
 from medpipe.ingest.fhir_links import attached_to, entries_of
 from medpipe.ingest.fhir_xml import read_xml
 from medpipe.ingest.gzip_access import GzipAccess
 from medpipe.ingest.json_text import values_of
 from medpipe.ingest.lines import bounded_lines
 from medpipe.ingest.sources import Source
+from medpipe.ingest.structured_text import decode_structured
 
 GZIP = b"\x1f\x8b"
 SPACE = b"\xef\xbb\xbf\x1e \t\r\n"
@@ -219,7 +219,7 @@ def parse(raw: bytes) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return values_of(decode(raw, "utf-8").text)
+        return values_of(decode_structured(raw, "utf-8").text)
 
 
 def resources_in(value: Any) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,8 @@ from typing import Any
 from lxml import etree
 
 from medpipe.ingest.content import Refused
-from medpipe.ingest.decoding import BOMS, decode
+from medpipe.ingest.decoding import BOMS
+from medpipe.ingest.structured_text import decode_structured
 
 FHIR = "http://hl7.org/fhir"
 SHORT = 100  # characters of a value that may come again
@@ -100,7 +101,7 @@ def _parse(raw: bytes, encoding: str | None) -> dict[str, Any]:
 def _parse_again(raw: bytes) -> dict[str, Any]:
     """Parses what strict XML refused, if all that is wrong with it are its encoding and control characters."""
     declared = DECLARED.search(raw[:1000])
-    decoded = decode(raw, declared[1].decode() if declared else None)
+    decoded = decode_structured(raw, declared[1].decode() if declared else None)
     if decoded.error:
         raise Refused(decoded.error, kind=decoded.kind)
     text = CONTROL.sub(" ", DECLARATION.sub("", decoded.text.lstrip("\ufeff \t\r\n"), count=1))

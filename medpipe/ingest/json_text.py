@@ -16,8 +16,8 @@ from typing import Any
 
 import orjson
 
-from medpipe.ingest.decoding import decode
 from medpipe.ingest.notes import Reading
+from medpipe.ingest.structured_text import decode_structured
 from medpipe.records import Reject
 
 # White space between values, byte order marks and record separators.
@@ -47,7 +47,7 @@ def parse_values(raw: bytes, place: str, reading: Reading) -> Iterator[tuple[str
         return
     except orjson.JSONDecodeError:
         pass
-    decoded = decode(raw.strip(b"\x1e \t\r\n") if raw[:2] not in UTF16 else raw, "utf-8")
+    decoded = decode_structured(raw.strip(b"\x1e \t\r\n") if raw[:2] not in UTF16 else raw, "utf-8")
     if decoded.error:
         yield reading.reject(place, decoded.error, kind=decoded.kind)
         return
