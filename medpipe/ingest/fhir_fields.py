@@ -39,7 +39,11 @@ def first(value: Any) -> dict[str, Any]:
     """Returns an object, the first object of a list, or an empty one."""
     if isinstance(value, dict):
         return value
-    return next(iter(objects(value)), {})
+    if isinstance(value, list):
+        for item in value:
+            if isinstance(item, dict):
+                return item
+    return {}
 
 
 def first_text(*values: Any) -> str | None:
@@ -58,8 +62,11 @@ def texts(value: Any) -> Iterator[str]:
 def status_of(value: Any) -> str | None:
     """Returns a status in the standard's form: a code, or a CodeableConcept (docStatus of DSTU2)."""
     if not isinstance(value, str):
-        value = first_text(*(coding.get("code") for coding in objects(first(value).get("coding"))), "")
-    return re.sub(r"[\s_]+", "-", value.strip().lower()) or None if isinstance(value, str) else None
+        value = first_text(*(coding.get("code") for coding in objects(first(value).get("coding"))))
+        if value is None:
+            return None
+    status = str(value).strip().lower()
+    return status if status.isalpha() else re.sub(r"[\s_]+", "-", status) or None
 
 
 def withdrawn(resource: Mapping[str, Any]) -> str | None:
