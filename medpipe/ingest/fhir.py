@@ -51,8 +51,13 @@ def read_fhir(content: Content, reading: Reading) -> Iterator[Item]:
     values = [item for item in found if not isinstance(item, Reject)]
     if len(values) == 1 and isinstance(values[0][1], list) and values[0][1]:
         values = [(str(index), value) for index, value in enumerate(values[0][1])]
-    scope = Scope(reading, content, [(None, value) for _, value in values if isinstance(value, dict)])
-    yield from read_values(values, scope)
+    yield from read_values(values, scope_of(values, reading, content))
+
+
+def scope_of(values: Sequence[tuple[str, Any]], reading: Reading, content: Content) -> Scope:
+    """Returns the scope of resources that stand beside each other in a file."""
+    beside = [one for _, value in values for one in objects(value)]
+    return Scope(reading, content, [(None, one) for one in beside])
 
 
 def is_xml(raw: bytes) -> bool:

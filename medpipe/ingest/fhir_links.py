@@ -82,12 +82,11 @@ class Scope:
     def is_replaced(self, resource: Mapping[str, Any]) -> bool:
         """Says whether another resource of the same file, which is to be relied on, takes this one's place."""
         names = {f"{resource.get('resourceType')}/{resource.get('id')}", *identifiers(resource)}
-        scope: Scope | None = self
-        while scope is not None:
-            if not names.isdisjoint(scope.replaced):
-                return True
-            scope = scope.around
-        return False
+        if url := self.url_of.get(id(resource)):
+            names.add(url)
+        if not names.isdisjoint(self.replaced):
+            return True
+        return self.around is not None and self.around.is_replaced(resource)
 
     def is_attached(self, binary: Mapping[str, Any]) -> bool:
         """Says whether an attachment of the input names a Binary, whose text is then read there."""
@@ -121,15 +120,16 @@ class FileScope(Scope):
 # --- what replaces what ---------------------------------------------------------------------
 
 
-def identifiers(resource: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the business identifiers of a resource, as text that is no reference."""
-    for one in (*objects(resource.get("masterIdentifier")), *objects(resource.get("identifier"))):
-        if isinstance(value := one.get("value"), str) and value:
-            yield f"|{value}"
+def identifiers(*holders: Any) -> Iterator[str]:
+    """Yields identifiers (of resources: their business identifiers) as ``system|value``, which is no reference."""
+    for holder in holders:
+        for one in (*objects(holder.get("masterIdentifier")), *objects(holder.get("identifier"))):
+            if isinstance(value := one.get("value"), str) and value:
+                yield f"{one.get('system') or ''}|{value}"
 
 
 def replaced_by(resource: Mapping[str, Any]) -> set[str]:
-    """Returns what a resource takes the place of: ``Type/id`` or, after ``|``, an identifier.
+    """Returns what a resource takes the place of: ``Type/id``, an entry's URL, or an identifier.
 
     DocumentReference.relatesTo has ``code`` (a code; R5: a concept) and ``target``, Composition.relatesTo of R4
     ``targetReference`` or ``targetIdentifier``, of R5 ``type`` and ``resourceReference``.
@@ -144,14 +144,11 @@ def replaced_by(resource: Mapping[str, Any]) -> set[str]:
         for name in ("target", "targetReference", "resourceReference"):
             target = first(link.get(name))
             written = target.get("reference")
-            if isinstance(written, str) and (match := REFERENCE.search(written)):
-                found.add("/".join(match.groups()))
-            elif isinstance(written, str) and written:
-                found.add(f"{kind}/{written.removeprefix('urn:uuid:')}")
-            if isinstance(value := first(target.get("identifier")).get("value"), str):
-                found.add(f"|{value}")
-        if isinstance(value := first(link.get("targetIdentifier")).get("value"), str):
-            found.add(f"|{value}")
+            if isinstance(written, str) and written:
+                match = REFERENCE.search(written)
+                found |= {written, "/".join(match.groups()) if match else f"{kind}/{written.removeprefix('urn:uuid:')}"}
+            found.update(identifiers(target))
+        found.update(identifiers({"identifier": link.get("targetIdentifier")}))
     found.discard(f"{kind}/{resource.get('id')}")
     return found
 

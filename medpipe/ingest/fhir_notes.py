@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from medpipe.ingest.content import Refused
+from medpipe.ingest.content import Refused, bytes_content
 from medpipe.ingest.decoding import html_to_text
 from medpipe.ingest.fhir_composition import assemble
 from medpipe.ingest.fhir_fields import (
@@ -29,6 +29,7 @@ Item = Document | Reject | Skipped
 Resource = Mapping[str, Any]
 NoteReader = Callable[[Resource, str, str, Scope], Iterator[Item]]
 
+DEEPEST = 2  # resources that are attachments of resources
 NARRATIVE_WORDS = 25  # of a value or a comment that is a note rather than a remark
 LINE_WORDS = 4  # on average, of results that are lines of a text
 MOST_COMPARED = 20  # notes of one resource that are compared with one another
@@ -100,19 +101,48 @@ def is_narrative(text: str) -> bool:
 
 def read_attachment(
     attachment: Any, record: str, facts: Mapping[str, Any], scope: Scope, container: Resource
-) -> Document | Reject:
-    """Returns the note of an attachment, or a reject that says why there is none."""
+) -> Iterator[Item]:
+    """Yields the note of an attachment, or a reject that says why there is none; of FHIR in it, all its notes."""
     reading = scope.reading
     if not isinstance(attachment, dict):
-        return reading.reject(record, "TEXT_MISSING")
+        yield reading.reject(record, "TEXT_MISSING")
+        return
     try:
         raw, media, charset = attached_bytes(attachment, scope, container)
     except Refused as refused:
-        return reading.reject(record, refused.code, **refused.fields)
+        yield reading.reject(record, refused.code, **refused.fields)
+        return
+    if is_fhir(raw):
+        yield from _inside(raw, record, scope)
+        return
     facts = dict(facts)
     facts["authored_at"] = facts.get("authored_at") or attachment.get("creation")
     facts["language"] = first_text(attachment.get("language")) or facts.get("language")
-    return reading.attachment(record, raw, media, charset, **facts)
+    yield reading.attachment(record, raw, media, charset, **facts)
+
+
+def is_fhir(raw: bytes) -> bool:
+    """Says whether an attachment is a FHIR resource itself: a document (Bundle) that a DocumentReference points to."""
+    start = raw[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    return (start == b"{" and b'"resourceType"' in raw) or (
+        start == b"<" and b'xmlns="http://hl7.org/fhir"' in raw[:4096]
+    )
+
+
+def _inside(raw: bytes, record: str, scope: Scope) -> Iterator[Item]:
+    """Yields the notes of an attachment that is FHIR; its other resources are no records of the source."""
+    from medpipe.ingest.fhir import read_fhir
+
+    reading = scope.reading.inside(record)
+    if scope.reading.member.count("#") >= DEEPEST:  # it may even hold itself
+        yield scope.reading.reject(record, "ARCHIVE_TOO_DEEP", limit=DEEPEST)
+        return
+    try:
+        found = list(read_fhir(bytes_content("", raw), reading))
+    except Refused as refused:
+        found = [reading.reject("0", refused.code, **refused.fields)]
+    notes: list[Item] = [item for item in found if not isinstance(item, Skipped)]
+    yield from notes or [Skipped("attached FHIR (no text)")]
 
 
 def distinct(items: Iterable[Item], kind: str) -> Iterator[Item]:
@@ -148,7 +178,7 @@ def read_document_reference(resource: Resource, kind: str, record: str, scope: S
         attachment = first(first(content).get("attachment")) or None
         if attachment and not facts["authored_at"]:
             attachment = {"creation": period} | attachment
-        items.append(read_attachment(attachment, f"{record}#content.{index}", facts, scope, resource))
+        items += read_attachment(attachment, f"{record}#content.{index}", facts, scope, resource)
     items += _narrative(resource, record, facts, scope)
     yield from distinct(items or [scope.reading.reject(record, "TEXT_MISSING")], kind)
 
@@ -158,10 +188,9 @@ def read_diagnostic_report(resource: Resource, kind: str, record: str, scope: Sc
     effective = first_text(resource.get("effectiveDateTime"), start_of(resource.get("effectivePeriod")))
     facts = facts_of(resource, scope, effective, resource.get("issued"))
     facts |= typed(resource.get("code")) | {"note_type": concept(resource.get("code"), resource.get("category"))[0]}
-    items: list[Item] = [
-        read_attachment(form, f"{record}#presentedForm.{index}", facts, scope, resource)
-        for index, form in enumerate(listed(resource.get("presentedForm")))
-    ]
+    items: list[Item] = []
+    for index, form in enumerate(listed(resource.get("presentedForm"))):
+        items += read_attachment(form, f"{record}#presentedForm.{index}", facts, scope, resource)
     if conclusion := "\n\n".join([*texts(resource.get("conclusion")), *texts(resource.get("note"))]):
         items.append(scope.reading.document(f"{record}#conclusion", conclusion, **facts))
     items += _narrative(resource, record, facts, scope)
@@ -242,9 +271,9 @@ def read_communication(resource: Resource, kind: str, record: str, scope: Scope)
         if text := first_text(payload.get("contentString"), first(payload.get("contentCodeableConcept")).get("text")):
             items.append(scope.reading.document(name, text, **facts))
         elif attachment:
-            items.append(read_attachment(attachment, name, facts, scope, resource))
+            items += read_attachment(attachment, name, facts, scope, resource)
         elif isinstance(binary, str) and "Binary/" in binary:
-            items.append(read_attachment({"url": binary}, name, facts, scope, resource))
+            items += read_attachment({"url": binary}, name, facts, scope, resource)
     for index, text in enumerate(texts(resource.get("note"))):
         items.append(scope.reading.document(f"{record}#note.{index}", text, **facts))
     items += _narrative(resource, record, facts, scope)
@@ -289,7 +318,7 @@ def read_media(resource: Resource, kind: str, record: str, scope: Scope) -> Iter
         return
     created = first_text(resource.get("createdDateTime"), start_of(resource.get("createdPeriod")))
     facts = facts_of(resource, scope, created, resource.get("occurrenceDateTime"), resource.get("issued"))
-    yield read_attachment(content, f"{record}#content", facts | typed(resource.get("type")), scope, resource)
+    yield from read_attachment(content, f"{record}#content", facts | typed(resource.get("type")), scope, resource)
 
 
 def read_other(resource: Resource, kind: str, record: str, scope: Scope) -> Iterator[Item]:
@@ -317,7 +346,7 @@ def read_other(resource: Resource, kind: str, record: str, scope: Scope) -> Iter
         for name, text in long.items()
     ]
     if attachment:
-        items.append(read_attachment(attachment, f"{record}#value", facts, scope, resource))
+        items += read_attachment(attachment, f"{record}#value", facts, scope, resource)
     yield from distinct(items, kind)
 
 

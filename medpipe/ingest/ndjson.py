@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from medpipe.ingest.content import Content
-from medpipe.ingest.fhir import read_values
-from medpipe.ingest.fhir_links import FileScope
+from medpipe.ingest.fhir import read_values, scope_of
+from medpipe.ingest.fhir_links import FileScope, Scope
 from medpipe.ingest.fhir_notes import Item
 from medpipe.ingest.json_text import parse_values
 from medpipe.ingest.lines import bounded_lines
@@ -28,9 +28,14 @@ def read_ndjson(content: Content, reading: Reading) -> Iterator[Item]:
     whatever its name: it is read whole, value by value. A line longer than ``max_file_bytes`` is a reject, and its
     bytes are passed over in pieces.
     """
-    scope = FileScope(reading, content)
+    scope: Scope = FileScope(reading, content)
+    values = _lines(content, reading)
+    if _runs_over_lines(content, reading.max_file_bytes):
+        whole = list(parse_values(content.read(reading.max_file_bytes), "0", reading))
+        scope = scope_of([found for found in whole if not isinstance(found, Reject)], reading, content)
+        values = iter(whole)
     empty = True
-    for found in _values(content, reading):
+    for found in values:
         empty = False
         if isinstance(found, Reject):
             yield found
@@ -44,11 +49,8 @@ def read_ndjson(content: Content, reading: Reading) -> Iterator[Item]:
         yield Skipped("empty file")
 
 
-def _values(content: Content, reading: Reading) -> Iterator[tuple[str, Any] | Reject]:
-    """Yields the values of a file with their places, and rejects for what does not parse."""
-    if _runs_over_lines(content, reading.max_file_bytes):
-        yield from parse_values(content.read(reading.max_file_bytes), "0", reading)
-        return
+def _lines(content: Content, reading: Reading) -> Iterator[tuple[str, Any] | Reject]:
+    """Yields the values of the lines with their places, and rejects for what does not parse."""
     with content.open() as stream:
         for number, line in enumerate(bounded_lines(stream, reading.max_file_bytes), 1):
             if line is None:

@@ -330,14 +330,14 @@ def test_withdrawn_notes_are_counted_by_status(tmp_path: Path, resource: dict[st
 RELATIONS = {
     "R4": {"code": "replaces", "target": {"reference": "DocumentReference/old"}},
     "R5": {"code": {"coding": [{"code": "replaces"}]}, "target": {"reference": "https://x/DocumentReference/old/_history/1"}},
-    "identifier": {"code": "replaces", "target": {"identifier": {"value": "urn:oid:1.2"}}},
+    "identifier": {"code": "replaces", "target": {"identifier": {"system": "s", "value": "1.2"}}},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("link", RELATIONS.values(), ids=RELATIONS)
 @pytest.mark.parametrize("name", ["a_json", "a_ndjson", "a_xml"])
 def test_what_another_replaces_is_not_current(tmp_path: Path, link: dict[str, Any], name: str) -> None:
-    old = reference(id="old", masterIdentifier={"value": "urn:oid:1.2"})
+    old = reference(id="old", masterIdentifier={"system": "s", "value": "1.2"})
     new = reference(id="new", relatesTo=[link])
     content: Any = [old, new] if name == "a_ndjson" else bundle(old, new)
     items = read(tmp_path, **{name: to_xml(content) if name == "a_xml" else content})
@@ -346,6 +346,16 @@ def test_what_another_replaces_is_not_current(tmp_path: Path, link: dict[str, An
     content = [old, withdrawn] if name == "a_ndjson" else bundle(old, withdrawn)
     items = read(tmp_path, **{name: to_xml(content) if name == "a_xml" else content})
     assert codes(items) == ["Document", "DocumentReference (entered-in-error)"]
+
+
+def test_what_is_replaced_is_named_by_entry_or_whole_identifier(tmp_path: Path) -> None:
+    new = reference(id="new", relatesTo=[{"code": "replaces", "target": {"reference": "urn:uuid:ab"}}])
+    entries = [{"fullUrl": "urn:uuid:ab", "resource": reference(id="old")}, {"resource": new}]
+    assert codes(read(tmp_path, a_json=bundle(entry=entries))) == ["DocumentReference (replaced)", "Document"]
+    assert codes(read(tmp_path, a_json=[bundle(reference(id="ab")), bundle(new)])) == ["Document", "Document"]
+    new = reference(id="new", relatesTo=[{"code": "replaces", "target": {"identifier": {"system": "s", "value": "7"}}}])
+    old = reference(id="old", identifier=[{"system": "another", "value": "7"}])
+    assert codes(read(tmp_path, a_json=bundle(old, new))) == ["Document", "Document"]
 
 
 def test_compositions_replace_compositions_and_appending_replaces_nothing(tmp_path: Path) -> None:
@@ -475,6 +485,29 @@ def test_what_is_outside_the_input_is_never_opened(tmp_path: Path, url: str) -> 
     )
     assert codes(items)[0] == ("ATTACHMENT_UNRESOLVED" if url else "TEXT_MISSING")
     assert "SECRET" not in repr(items)
+
+
+@pytest.mark.parametrize("markup", [False, True])
+def test_an_attachment_that_is_fhir_itself_gives_its_notes(tmp_path: Path, markup: bool) -> None:
+    inner = bundle(
+        composition(section("Plan", "Rest."), section("Diet", "Soft.")), {"resourceType": "Patient", "id": "p"}
+    )
+    raw = to_xml(inner) if markup else json.dumps(inner)
+    items = read(
+        tmp_path, a_json=reference(content=[{"attachment": attachment(raw, contentType="application/fhir+json")}])
+    )
+    assert [item.record for item in items] == ["DocumentReference/d#content.0!Composition/c"]  # type: ignore[union-attr]
+    assert items[0].patient_id == "p" and len(items[0].sections) == 3  # type: ignore[union-attr]
+    nothing = attachment(json.dumps({"resourceType": "Patient"}))
+    assert codes(read(tmp_path, a_json=reference(content=[{"attachment": nothing}]))) == ["attached FHIR (no text)"]
+    itself = binary(json.dumps(reference("Binary/b1")))
+    assert set(codes(read(tmp_path, a_ndjson=[reference("Binary/b1"), itself], only="a.ndjson"))) == {
+        "ARCHIVE_TOO_DEEP",
+        "Binary",
+    }
+    broken = attachment('{"resourceType": "Patient", ')
+    items = read(tmp_path, a_json=reference(content=[{"attachment": broken}]), only="a.json")
+    assert codes(items) == ["JSON_INVALID"]
 
 
 @given(st.binary(max_size=40), st.sampled_from([1, 7, 76]))
