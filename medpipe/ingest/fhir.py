@@ -11,9 +11,9 @@ A record of a FHIR source is a note or, for a resource that holds none, the reso
   notes); a Binary with text that no attachment of the input names;
 - an Observation's text or attachment, an answer to a questionnaire, a comment (``note``) on any resource, if it has
   at least 25 words: shorter ones are values and remarks, not narrative, and are counted as ``Kind (comment)``;
-- the narrative ``text.div`` of a resource about a patient, where its status does not say that it was generated from
-  the data beside it (``generated``, ``extensions``). A Composition's narrative and its sections' count whatever their
-  status, for there the narrative is the document.
+- the narrative ``text.div`` of a resource about a patient whose status is ``additional`` (not made of the data alone);
+  of the kinds named above also one without a status, and one that says it was generated but holds what stands nowhere
+  in the resource. A Composition's sections count whatever their status, for there the narrative is the document.
 
 Counted and not taken: resources that are withdrawn (superseded, entered in error, cancelled, deprecated), replaced by
 another of the same file (``relatesTo``), or an older version in a history; pictures, sounds and videos of Media.

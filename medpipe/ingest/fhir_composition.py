@@ -124,15 +124,15 @@ def _own_narrative(
         return narrative
     if words_of(narrative) in words_of("\n".join(bodies)):
         return None
-    if status_of(text.get("status")) in GENERATED and not _says_more(narrative, composition):
+    if status_of(text.get("status")) in GENERATED and not says_more(narrative, composition):
         return None
     return narrative
 
 
-def _says_more(narrative: str, composition: Mapping[str, Any]) -> bool:
+def says_more(narrative: str, resource: Mapping[str, Any]) -> bool:
     """Says whether most of a narrative stands nowhere in the data that it says it was generated from."""
     known: set[str] = set()
-    stack: list[Any] = [{name: value for name, value in composition.items() if name != "text"}]
+    stack: list[Any] = [{name: value for name, value in resource.items() if name != "text"}]
     while stack:
         item = stack.pop()
         if isinstance(item, dict):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from medpipe.ingest.content import Refused, bytes_content
 from medpipe.ingest.decoding import html_to_text
-from medpipe.ingest.fhir_composition import assemble
+from medpipe.ingest.fhir_composition import assemble, says_more
 from medpipe.ingest.fhir_fields import (
     GENERATED,
     WORD,
@@ -32,6 +33,7 @@ NoteReader = Callable[[Resource, str, str, Scope], Iterator[Item]]
 DEEPEST = 2  # resources that are attachments of resources
 NARRATIVE_WORDS = 25  # of a value or a comment that is a note rather than a remark
 LINE_WORDS = 4  # on average, of results that are lines of a text
+ALIKE = 0.9  # of the words of a note in one format that it has in another
 MOST_COMPARED = 20  # notes of one resource that are compared with one another
 # Media types that may hold the text of a note; a picture may be a scanned page (OCR_NEEDED says so).
 READABLE = ("text/", "image/", "application/pdf", "application/rtf", "application/xml", "application/hl7", "application/xhtml")  # fmt: skip  # noqa: E501
@@ -75,12 +77,23 @@ def start_of(period: Any) -> Any:
     return first_text(first(period).get("start"), first(period).get("end"))
 
 
-def narrative_of(resource: Resource) -> str | None:
-    """Returns a resource's narrative as a person reads it, if there is one that was not generated from its data."""
+def narrative_of(resource: Resource, *, stated: bool = False) -> str | None:
+    """Returns a resource's narrative as a person reads it, if there is one that was not generated from its data.
+
+    Args:
+        resource: of any kind.
+        stated: whether it must say so (``additional``), or is believed where it says nothing. Where it says that it was
+            generated, but most of it stands nowhere in the resource and there are no results that it may come from, it
+            is not believed.
+    """
     narrative = first(resource.get("text"))
-    if status_of(narrative.get("status")) in GENERATED:
+    status = status_of(narrative.get("status"))
+    if stated and status != "additional":
         return None
-    return render(narrative.get("div"))
+    text = render(narrative.get("div"))
+    if text and status in GENERATED and (resource.get("result") or not says_more(text, resource)):
+        return None
+    return text
 
 
 def render(markup: Any) -> str | None:
@@ -151,15 +164,27 @@ def distinct(items: Iterable[Item], kind: str) -> Iterator[Item]:
     A resource often has its note in several formats, and its conclusion in the report's text.
     """
     items = list(items)
-    notes = {n: item.text for n, item in enumerate(items) if isinstance(item, Document)}
-    if not 1 < len(notes) <= MOST_COMPARED:
-        yield from items
-        return
-    words = {n: words_of(text) for n, text in notes.items()}
+    notes = {number: item for number, item in enumerate(items) if isinstance(item, Document)}
+    words = {number: words_of(note.text) for number, note in notes.items()} if 1 < len(notes) <= MOST_COMPARED else {}
+    kept = {
+        number: mine
+        for number, mine in words.items()
+        if not mine.strip()
+        or not any(mine in other and (mine != other or n < number) for n, other in words.items() if n != number)
+    }
+    for number in list(kept):
+        before = [n for n in kept if n < number and notes[n].media_type != notes[number].media_type]
+        if any(_alike(kept[n], kept[number]) for n in before):
+            del kept[number]
     for number, item in enumerate(items):
-        mine = words.get(number, "")
-        again = any(mine in other and (mine != other or n < number) for n, other in words.items() if n != number)
-        yield Skipped(f"{kind} (same text again)") if mine.strip() and again else item
+        yield Skipped(f"{kind} (same text again)") if number in words and number not in kept else item
+
+
+def _alike(one: str, other: str) -> bool:
+    """Says whether two texts are the same note in two formats, of which one has a page's head or lacks a picture's."""
+    first_words, other_words = Counter(one.split()), Counter(other.split())
+    both = (first_words & other_words).total()
+    return both >= ALIKE * max(first_words.total(), other_words.total(), 1)
 
 
 # --- kinds ----------------------------------------------------------------------------------
@@ -326,7 +351,7 @@ def read_other(resource: Resource, kind: str, record: str, scope: Scope) -> Iter
     comments = dict(_comments(resource))
     long = {name: text for name, text in comments.items() if is_narrative(text)}
     about = any(name in resource for name in ("subject", "patient"))
-    narrative = narrative_of(resource) if about and "text" in resource else None
+    narrative = narrative_of(resource, stated=True) if about and "text" in resource else None
     attachment = first(resource.get("valueAttachment"))  # R5's Observation
     if not long and not narrative and not attachment:
         yield Skipped(f"{kind} (comment)" if comments else kind)

@@ -149,6 +149,15 @@ def test_one_note_in_several_formats_is_one_note(tmp_path: Path) -> None:
     assert texts(items) == [TEXT, "Something else entirely."]
 
 
+def test_two_formats_that_differ_a_little_are_one_note_and_two_notes_are_two(tmp_path: Path) -> None:
+    page = attachment(f"<p>{LONG.replace('fall', 'fall (picture)')}</p>", contentType="text/html")
+    items = read(tmp_path, a_json=reference(content=[{"attachment": one} for one in (attachment(LONG), page)]))
+    assert codes(items) == ["Document", "DocumentReference (same text again)"]
+    follow_up = attachment(LONG.replace("fall", "stroke"))
+    items = read(tmp_path, a_json=reference(content=[{"attachment": one} for one in (attachment(LONG), follow_up)]))
+    assert codes(items) == ["Document", "Document"]
+
+
 # --- other kinds ------------------------------------------------------------------------------
 
 DIV = '<div xmlns="http://www.w3.org/1999/xhtml">{}</div>'
@@ -171,7 +180,10 @@ def report(**changes: Any) -> dict[str, Any]:
         (report(conclusion="A.", note=[{"text": "B."}]), ["A.\n\nB."]),
         (report(text=narrative("<p>Typed by hand.</p>")), ["Typed by hand."]),
         (report(text=narrative("<p>Typed by hand.</p>", None)), ["Typed by hand."]),
-        (report(text=narrative("<p>Made of data.</p>", "generated")), []),
+        (report(text=narrative("<p>Status final, code Chest</p>", "generated")), []),
+        (report(text=narrative(LONG, "generated")), [LONG]),
+        (report(text=narrative(LONG, "generated"), result=[{"reference": "Observation/o"}]), []),
+        ({"resourceType": "Encounter", "subject": {"reference": "Patient/p"}, "text": narrative(LONG, None)}, []),
         ({"resourceType": "ClinicalImpression", "description": "Seen.", "summary": "Better.",
           "note": [{"text": "Call."}]}, ["Seen.\n\nBetter.\n\nCall."]),
         ({"resourceType": "Communication", "payload": [{"contentString": "Call me."}, {"contentAttachment": attachment()},
