@@ -21,16 +21,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
 from medpipe.records import Section
-from medpipe.text.titles import LONGEST_TITLE, MOST_WORDS, Title, read_title, section_name, table
+from medpipe.text.titles import LONGEST_TITLE, MOST_WORDS, Title, read_title, section_name, table, words_of
 
-__all__ = ["find_sections", "is_part", "section_name"]
+__all__ = ["find_sections", "is_part", "section_name", "telling_names"]
 
 MOST_REPEATED = 2  # an unknown key of more lines than these is a field or a speaker
+SHORTEST_FRAME = 8  # characters of a line drawn around an unknown title
 RULES = "-=_*~"  # characters of drawn lines
 # What may stand before a title: Markdown's heading marks, a list mark, a number, Markdown's bold.
 MARKS = re.compile(
@@ -45,19 +47,20 @@ SECOND_OF_NUMBER = frozenset((".", ")", "I", "V", "X"))  # the second character 
 LONGEST_LINE = 4 * LONGEST_TITLE  # what is read of a line to see whether it begins with a heading
 COLUMNS = re.compile(r"\S(?:[ ]{3,}|\t+)\S|\|")  # of a table
 FIELD = re.compile(r"\s*[A-Za-z][\w /().#'&-]{0,48}:(?!:)")
-CAPITAL_KEYS = re.compile(r"^[ \t]*([A-Z][A-Z0-9 /&.,'()-]{1,60}):", re.MULTILINE)
+KEYS = re.compile(r"^[ \t]*([A-Z][\w /&.,'()-]{1,60}):", re.MULTILINE)
+NUMBERS = re.compile(r"(?=.*\d)[\d\s/:.,@%-]*(?:[A-Z][a-z]{2,8}\.?)?[\d\s/:.,@%-]*(?:AM|PM)?")  # and dates
 CARBON_COPY = re.compile(r"\s*(?:dr\b|doctor\b|.{0,60}\b(?:m\.?d|d\.?o|ph\.?d|r\.?n)\b)", re.IGNORECASE)
 
 # A numbered line of a plan that begins so says what to do; it names no problem.
-TO_DO = frozenset(
-    """add adjust admit advise advised as ask avoid await begin call check complete consider consult continue continued
+TO_DO = words_of("""
+    add adjust admit advise advised as ask avoid await begin call check complete consider consult continue continued
     decrease discharge discharged discontinue discuss discussed draw encourage encouraged follow for get give given he
     hold i if in increase initiate keep maintain may monitor new no not obtain on order ordered patient please plan pt
     recheck recommend recommended refer referral referred repeat resume return review rtc schedule see send she start
     started stop stopped switch take taper the there they this titrate to trial try up use we when will with would
-    """.split()
-)
+""")
 SOAP = (("S", "subjective"), ("O", "objective"), ("A", "assessment"), ("P", "plan"))
+SENTENCE_ENDS = (". ", "; ", ", ", "? ", "! ", ") ", "] ", ".\t", "  ")
 OPEN_TITLES = ("other", "notes")  # names of sections that may hold any other: titles of whole notes
 
 
@@ -82,6 +85,7 @@ class Heading:
     level: int = 0  # that Markdown or a drawn line gives; 0: none
     depth: int | None = None  # number of the open sections that hold it, where its title says so
     parent: int | None = None
+    problems: bool = False  # it, or what it lies in, may hold problems
 
     @property
     def alone(self) -> bool:
@@ -119,6 +123,19 @@ def is_part(name: str) -> bool:
     return name == "other" or (kind is not None and kind.part)
 
 
+def telling_names(sections: Sequence[Section]) -> list[str]:
+    """Returns for each section the name that tells what its text is: that of the section around it for a mere part.
+
+    What stands under "Mother:" in a family history is of the family, what stands under "Skin:" in a physical exam is
+    a finding of the exam.
+    """
+    names: list[str] = []
+    for section in sections:
+        around = names[section.parent] if section.parent is not None else None
+        names.append(around if around is not None and is_part(section.name) else section.name)
+    return names
+
+
 def _ends(headings: list[Heading], length: int) -> list[int]:
     """Returns where each section ends: at the next heading that does not lie in it."""
     ends = [length] * len(headings)
@@ -142,8 +159,9 @@ class _Reader:
         self.drawn = self._drawn_lines()
         self.box = -9  # the last drawn line that may be the upper edge of a box
         self.closed = -9  # the last that closed one
-        self.has_problems = False  # an open section may hold problems
+        self.has_problems = False  # the innermost open section, or what it lies in, may hold problems
         self.soap = 0  # letters of SOAP seen
+        self.first_level: set[str] = set()  # forms of drawn titles that are on the first level
 
     def headings(self) -> list[Heading]:
         """Returns the headings of the note in order, with names and parents.
@@ -157,7 +175,7 @@ class _Reader:
             colon = line.find(":", 0, LONGEST_TITLE)
             if colon < 0:
                 if len(line) > 2 * LONGEST_TITLE:  # a paragraph
-                    if line[0] in " \t#" or " - " in line[:LONGEST_TITLE]:
+                    if line[0] in " \t#" or DASH.search(line, 0, LONGEST_TITLE):
                         self.read_line(number, start)
                     if ":" in line:
                         self.read_inside(number, start, 0)
@@ -168,6 +186,7 @@ class _Reader:
                     or body.lower() in titles
                     or body.isupper()
                     or " - " in body
+                    or not body.isascii()
                     or number + 1 in drawn
                     or number - 1 == self.box
                     or self.has_problems
@@ -175,7 +194,7 @@ class _Reader:
                     self.read_line(number, start)
                 continue
             title = line[:colon].strip()
-            last = title[title.rfind(" ") + 1 :].lower()
+            last = title[title.rfind(" ") + 1 :].rstrip("*_").lower()
             after = 0
             if last in last_words or not title[:1].isalpha() or title.isupper() or not line[colon + 1 :].strip():
                 after = self.read_line(number, start)
@@ -307,6 +326,8 @@ class _Reader:
         """Returns the name of a heading; ``None`` where the line is none."""
         if heading.title in ("CC", "C.C.") and CARBON_COPY.match(heading.value):
             return None
+        if "|" in heading.value and not heading.marked:
+            return None  # a row of a table
         named = self._part(heading) or self._known(heading) or self._letter(heading)
         if named or (self.has_problems and self._is_problem(heading)):
             return named or "problem"
@@ -314,19 +335,27 @@ class _Reader:
 
     def _part(self, heading: Heading) -> str | None:
         """Returns the name of a heading that is a part of an open section."""
-        names = heading.words.parts
+        names, strict = heading.words.parts, heading.words.strict
         if names is None or heading.hashes or heading.drawn or (heading.kind == "bare" and heading.words.lower):
+            return None
+        own = strict is not None and not strict[1]  # it is the title of a section of its own, too
+        if own and heading.alone:
             return None
         for depth in range(len(self.open), 0, -1):
             around = self.found[self.open[depth - 1]]
             name = names.get(around.name)
-            if name is not None and around.depth is None:  # what is a part has none of the same kind
+            if around.parent is not None and self.found[around.parent].name == around.name:
+                continue  # "Labs:" in RESULTS
+            # What is a part has none of the same kind; "Medications" behind "Allergies" is a section of its own.
+            if name is not None and around.depth is None and (self.table.kinds[name].part or not own):
                 heading.depth = depth
                 return name
         # A body system without a heading above it that says "exam".
         name = names.get("physical_exam")
-        if name is None or heading.kind != "colon" or len(heading.title) < 4:
+        if name is None or heading.kind == "dash" or len(heading.title) < 4:
             return None
+        if heading.kind == "bare":
+            return name if heading.words.capitals and self._is_capital_title(heading, True) else None
         top = self.found[self.open[0]].name if self.open else ""
         examined = top == "vital_signs" or (top != "other" and is_part(top))
         return name if heading.words.capitals or examined else None
@@ -337,27 +366,44 @@ class _Reader:
         title, capitals, lower = heading.title, words.capitals, words.lower
         if words.loose is None or (len(title) < 3 and not capitals):
             return None
-        loose = heading.marked or capitals or (heading.kind == "colon" and not lower)
+        loose = heading.marked or capitals or (heading.kind == "colon" and words.named)
+        if heading.kind == "bare" and not loose and heading.words.named:
+            loose = self._after_blank(heading.number)
         found = words.loose if loose and heading.marker != "bullet" else words.strict
         if found is None or (heading.kind == "bare" and title[-1] == "."):
             return None
         name, weak = found
-        if heading.marker == "bullet" and (weak or any(self.found[index].name == name for index in self.open)):
-            return None  # an item of a list
+        if heading.marker == "bullet" and (weak or self._is_item(heading, name)):
+            return None
         if heading.marked:
             return name
         if heading.kind == "dash":
             return name if not weak and not lower and (capitals or " " in title) else None
         if lower:
             return name if heading.kind == "colon" and not weak and self._after_end(heading.number) else None
-        if COLUMNS.search(title) or (heading.value and heading.value[0] == "|"):
+        if words.columns:
             return None
+        if heading.kind == "bare" and heading.indent and not capitals and not self._after_blank(heading.number):
+            return None
+        if heading.kind == "colon" and not capitals:
+            if self._among_fields(heading.number) and self._keys[title] > MOST_REPEATED:
+                return None
+            if heading.value and name != "vital_signs" and NUMBERS.fullmatch(heading.value):
+                return None
         if weak and not capitals:
-            own_line = heading.alone and self._after_blank(heading.number)
+            own_line = heading.alone and self._after_blank(heading.number, headings=False)
             return name if own_line or (heading.kind == "colon" and not self._among_fields(heading.number)) else None
         if weak and heading.kind == "bare":
             return name if self._after_blank(heading.number) else None
         return name
+
+    def _is_item(self, heading: Heading, name: str) -> bool:
+        """Says whether a line with a list mark is an item of a list rather than a heading."""
+        if any(self.found[index].name == name for index in self.open):
+            return True
+        above = self.lines[heading.number - 1] if heading.number else ""
+        marks = MARKS.match(above)
+        return bool(marks and marks["bullet"]) and (not self.found or self.found[-1].number != heading.number - 1)
 
     def _letter(self, heading: Heading) -> str | None:
         """Returns the name of ``S:``, ``O:``, ``A:`` or ``P:`` where it is next in a note that has them all."""
@@ -379,14 +425,14 @@ class _Reader:
         words = title.split()
         if len(words) > MOST_WORDS or words[0].lower() in TO_DO or not (title[0].isupper() or heading.hashes):
             return False
-        if heading.drawn or COLUMNS.search(title):
+        if heading.drawn or heading.words.columns:
             return False
         if heading.hashes:
             return not self._is_markdown and heading.kind != "dash"
         if heading.bold:
             return True
         if heading.kind == "colon":
-            return heading.marker == "number"
+            return heading.marker == "number" and not heading.value[:1].isdigit()
         if heading.kind == "dash":
             return False
         if heading.marker == "bullet" or heading.title[-1] in ",;" or len(words) > 6:
@@ -411,23 +457,26 @@ class _Reader:
     def _is_unknown_title(self, heading: Heading) -> bool:
         """Says whether a line with an unknown title is a heading."""
         words = heading.words
+        if heading.hashes and heading.alone:
+            text = self.lines[heading.number].lstrip().lstrip("#")
+            return text[0] in " \t" and len(heading.title.split()) <= MOST_WORDS and heading.title[-1] not in ".,;"
         if not words.unknown or COLUMNS.search(self.lines[heading.number][:LONGEST_LINE].strip()):
             return False
-        if heading.hashes and heading.alone:
-            return self.lines[heading.number].lstrip().lstrip("#")[0] in " \t"
         if words.field:
             return False
+        if heading.drawn == 2 and not words.medical:  # "---" also stands between what is no section
+            return len(self.lines[self.box].strip()) >= SHORTEST_FRAME
         if heading.drawn > 1:
             return True
         if heading.drawn == 1:
-            return self._after_blank(heading.number) and (words.medical or words.capitals)
+            return self._after_blank(heading.number) and (words.capitals or (words.named and words.medical))
         if heading.bold:
             return not heading.marker and (heading.alone or heading.kind == "colon")
         if heading.marker == "bullet" or heading.hashes:
             return False
         if words.capitals:
             return self._is_capital_title(heading, words.medical)
-        titled = words.named and words.medical
+        titled = words.named and words.medical and self._keys[heading.title] <= MOST_REPEATED
         return heading.kind == "colon" and heading.alone and titled and self._after_blank(heading.number)
 
     def _is_capital_title(self, heading: Heading, medical: bool) -> bool:
@@ -438,26 +487,30 @@ class _Reader:
             below = self._next_text(heading.number, 1)
             alone = below >= 0 and not self.lines[below].isupper()
             return medical and alone and self._after_blank(heading.number)
+        if self._keys[heading.title] > MOST_REPEATED:
+            return False
         if heading.alone:
             return True
-        if self._keys[heading.title] > MOST_REPEATED or heading.value[0].isdigit():
+        if heading.value[0].isdigit():
             return False
-        return medical or len(heading.value.split()) > 3
+        told = len(heading.value.split()) > 2 and not heading.value.isupper()
+        return medical or (told and not self._among_fields(heading.number))
 
     @cached_property
     def _in_capitals(self) -> bool:
         """Says whether most of the note is in capitals, so that they mark nothing."""
-        return 2 * sum(len(line) for line in self.lines if line.isupper()) > len(self.text) > 0 and len(self.lines) > 4
+        capitals = sum(len(line) for line in self.lines if line.isupper())
+        return len(self.lines) > 4 and 2 * capitals > len(self.text)
 
     @cached_property
     def _keys(self) -> Counter[str]:
-        return Counter(key.rstrip() for key in CAPITAL_KEYS.findall(self.text))
+        return Counter(key.rstrip() for key in KEYS.findall(self.text))
 
-    def _after_blank(self, number: int) -> bool:
+    def _after_blank(self, number: int, *, headings: bool = True) -> bool:
         """Says whether a line is the first, or stands behind a blank or drawn line or a heading alone on its line."""
         if number == 0 or not self.lines[number - 1].strip() or number - 1 in self.drawn:
             return True
-        return bool(self.found) and self.found[-1].number == number - 1 and self.found[-1].alone
+        return headings and bool(self.found) and self.found[-1].number == number - 1 and self.found[-1].alone
 
     def _after_end(self, number: int) -> bool:
         """Says whether a sentence may begin with a line."""
@@ -467,8 +520,10 @@ class _Reader:
         """Says whether a line stands among lines of the form ``Key: value`` whose keys are no titles."""
         for other in (self._next_text(number, -1), self._next_text(number, 1)):
             match = FIELD.match(self.lines[other]) if other >= 0 else None
-            if match and read_title(match[0].strip(" \t:")).strict is None:
-                return True
+            if match:
+                words = read_title(match[0].strip(" \t:"))
+                if words.strict is None and words.parts is None:
+                    return True
         return False
 
     # --- headings inside a line -------------------------------------------------------------------------------------
@@ -484,20 +539,24 @@ class _Reader:
         while colon >= 0:
             end = len(line[before:colon].rstrip()) + before
             word = line[max(before, line.rfind(" ", before, end) + 1) : end]
-            if word.lower() in last_words and not word[:1].islower():
-                title = self._title_before(line, before, end)
-                if title and (heading := self._inner(number, start, end - len(title), colon, title)):
+            if word.rstrip("*_").lower() in last_words and not word[:1].islower():
+                at = self._title_before(line, before, end)
+                title = line[at:end].rstrip("*_ ")
+                if title and (heading := self._inner(number, start, at, colon, title)):
                     self.take(heading, heading.name)
             before = colon + 1
             colon = line.find(":", before)
 
-    def _title_before(self, line: str, before: int, end: int) -> str | None:
-        """Returns the words before a colon, back to the end of the sentence before them."""
-        words = line[max(before, end - LONGEST_TITLE) : end]
-        cut = max(words.rfind(mark) for mark in (". ", "; ", ", ", "? ", "! ", ") ", "] ", ".\t", "  "))
-        title = words[cut + 1 :].lstrip() if cut >= 0 else words.lstrip()
-        at_mark = cut >= 0 or (before and max(before, end - LONGEST_TITLE) == before and line[before - 1] == ":")
-        return title.strip("*_ ") if at_mark and title[:1].isupper() else None
+    def _title_before(self, line: str, before: int, end: int) -> int:
+        """Returns where the words before a colon begin, back to the end of a sentence; ``end`` where they are no title."""
+        first = max(before, end - LONGEST_TITLE)
+        cut = max(line.rfind(mark, first, end) for mark in SENTENCE_ENDS)
+        if cut < 0 and not (before and first == before and line[before - 1] == ":"):
+            return end
+        at = first if cut < 0 else cut + 1
+        while at < end and line[at] in " \t*_":
+            at += 1
+        return at if line[at : at + 1].isupper() else end
 
     def _inner(self, number: int, start: int, at: int, colon: int, title: str) -> Heading | None:
         """Returns a heading inside a line with its name; ``None`` where the words are none."""
@@ -527,30 +586,33 @@ class _Reader:
         depth = self._depth(heading)
         heading.parent = self.open[depth - 1] if depth else None
         kind = self.table.kinds.get(name)
-        if kind is not None and (not kind.part or self._holder(heading)):
+        if kind is not None and (not kind.part or self._is_finding(heading)):
             heading.code = kind.code
         self.open[depth:] = [len(self.found)]
         self.found.append(heading)
-        inside = self.table.kinds["problem"].inside
-        self.has_problems = any(self.found[index].name in inside for index in self.open)
+        heading.problems = name in self.table.kinds["problem"].inside
+        if heading.parent is not None and self.found[heading.parent].problems:
+            heading.problems = True
+        self.has_problems = heading.problems
 
-    def _holder(self, heading: Heading) -> bool:
-        """Says whether a part lies where its code holds: body systems have codes as findings of an exam."""
-        if heading.name == "problem" or heading.parent is None:
-            return heading.parent is None
-        return all(self.found[index].name not in ("review_of_systems", "subjective") for index in self.open)
+    def _is_finding(self, heading: Heading) -> bool:
+        """Says whether the code of a part holds where it lies: those of body systems mean findings of an exam."""
+        around = [self.found[index].name for index in self.open[: heading.depth or 0]]
+        return not {"review_of_systems", "subjective"} & set(around)
 
     def _level(self, heading: Heading) -> int:
         """Returns the level that the marks of a heading give; 0 where they give none."""
         if heading.hashes:
+            self.first_level.add("#")
             return heading.hashes if heading.name != "problem" else 0
         if not heading.drawn:
             return 0
-        if heading.drawn == 3 or self.text[heading.body - 1] == "=":
-            return 1
-        # A line below is a level of its own only where something else marks a higher one.
-        higher = any(one.level == 1 and (one.drawn, one.hashes) != (heading.drawn, 0) for one in self.found[:200])
-        return 2 if higher else 1
+        form = "=" if self.text[heading.body - 1] == "=" else "-" * heading.drawn
+        # Lines below titles, or frames, are of a second level where something else marks a first.
+        level = 1 if heading.drawn == 3 or form == "=" or self.first_level <= {form} else 2
+        if level == 1:
+            self.first_level.add(form)
+        return level
 
     def _depth(self, heading: Heading) -> int:
         """Returns how many of the open sections hold a heading."""
@@ -559,20 +621,24 @@ class _Reader:
         if heading.level:
             return self._count(lambda one: 0 < one.level < heading.level)
         kind = self.table.kinds.get(heading.name)
+        inside = kind.inside if kind else frozenset()
         if heading.name == "problem":
             siblings = self._count(lambda one: one.name == "problem")
-            return siblings - 1 if siblings else self._count(lambda one: one.name in kind.inside)  # type: ignore[union-attr]
+            return siblings - 1 if siblings else self._count(lambda one: one.name in inside)
         if kind is not None and kind.part:
             return self._count(self._holds_all)
         for depth in range(len(self.open), 0, -1):
             one = self.found[self.open[depth - 1]]
-            if self._holds(one, heading, kind.inside if kind else frozenset()):
+            if one.name in inside and not self._holds_all(one):
+                if self._begins(one, heading, depth):
+                    return depth
+            elif self._holds(one, heading):
                 return depth
             if heading.marker and heading.marker == one.marker and one.name != "problem":
                 return depth - 1  # siblings in a list
         return 0
 
-    def _count(self, holds) -> int:  # type: ignore[no-untyped-def]
+    def _count(self, holds: Callable[[Heading], bool]) -> int:
         """Returns how many open sections there are up to the innermost that satisfies a condition."""
         for depth in range(len(self.open), 0, -1):
             if holds(self.found[self.open[depth - 1]]):
@@ -580,20 +646,29 @@ class _Reader:
         return 0
 
     def _holds_all(self, one: Heading) -> bool:
-        """Says whether a section may hold any other: Markdown's, or a drawn title of a whole note."""
-        return one.hashes > 0 and one.level > 0 or (one.level > 0 and one.name in OPEN_TITLES)
+        """Says whether a section may hold any other: Markdown's, one in a frame, or a title of a whole note."""
+        return one.level > 0 and (one.hashes > 0 or one.drawn > 1 or one.name in OPEN_TITLES)
 
-    def _holds(self, one: Heading, heading: Heading, inside: frozenset[str]) -> bool:
+    def _begins(self, one: Heading, heading: Heading, depth: int) -> bool:
+        """Says whether a heading lies in a section that may hold it: vital signs in an exam, histories in SUBJECTIVE.
+
+        One of the same form does only where the section has no text before its first part.
+        """
+        if not heading.alone or not one.alone or one.words.capitals != heading.words.capitals:
+            return True
+        if len(self.open) > depth and not is_part(self.found[self.open[depth]].name):
+            return True
+        return not self.text[one.body : heading.start].strip()
+
+    def _holds(self, one: Heading, heading: Heading) -> bool:
         """Says whether an open section holds a heading that is no part by nature."""
         if self._holds_all(one):
             return True
         weaker = not heading.alone and not heading.words.capitals
         if one.name == "problem":
-            return weaker and (bool(heading.marker) or heading.number == one.number or not self._after_blank(heading.number))
-        if one.name in inside:
-            return True
-        if one.name == heading.name:  # "RESULTS", and in it "Labs: …"
-            return one.alone and weaker
+            return weaker and (heading.marker != "" or not self._after_blank(heading.number))
+        if one.name == heading.name:  # "RESULTS", and in it "Labs: …"; or a title that a table under it repeats
+            return one.alone and (weaker or not self.text[one.body : heading.start].strip())
         if one.name in OPEN_TITLES or is_part(one.name):
             return False
         if heading.name == "other":
@@ -608,10 +683,4 @@ class _Reader:
             return True
         if not heading.words.capitals:
             return one.words.capitals or one.marked > heading.marked
-        has_parts = one.name in self._containers
-        return has_parts and not heading.alone
-
-    @cached_property
-    def _containers(self) -> frozenset[str]:
-        """Returns the names of the sections that have parts."""
-        return frozenset(name for kind in self.table.kinds.values() if kind.part for name in kind.inside)
+        return one.name in self.table.containers and not heading.alone

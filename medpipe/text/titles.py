@@ -14,48 +14,54 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
+
+def words_of(text: str) -> frozenset[str]:
+    """Returns the words of a text."""
+    return frozenset(text.split())
+
+
 LONGEST_TITLE = 72  # characters; what is longer is prose
 LOINC = re.compile(r"\d{1,7}-\d")
 
 # Words that may stand around a known title without making another one of it.
-BEFORE = frozenset(
-    "a active additional ambulatory brief clinic clinical complete current detailed discharge documented ed er "
-    "final focused full hospital icu initial inpatient interim interval known last list medical most my new nursing "
-    "of other outpatient patient patient's pertinent post pre present prior pt recent relevant reported self "
-    "significant the today's updated va visit your".split()
-)
-BEHIND = frozenset(
-    "(s) continued cont cont'd data details entries form information list narrative needed note notes only overview "
-    "record report reported required reviewed section sections summary today update updated".split()
-)
+BEFORE = words_of("""
+    a active additional ambulatory brief clinic clinical complete current detailed discharge documented ed er final
+    focused full home hospital icu initial inpatient interim interval known last list medical most my new non non-va
+    nursing of other outpatient patient patient's pertinent post pre present prior pt recent relevant reported self
+    significant the today's updated va visit your
+""")
+BEHIND = words_of("""
+    (s) continued cont cont'd data details entries form information list narrative needed note notes only overview
+    record report reported required reviewed section sections summary today update updated
+""")
 IN_BRACKETS = re.compile(r"\s*\([^()]*\)|\s*\[[^\[\]]*\]")
 JOINED = re.compile(r"\s*(?:[/,;+]|\band\b|\bwith\b|\s-\s)\s*")
 EDGES = " \t\r\n\v\f\xa0:;.,-–—*_#=~|[]<>\"'“”"
 # Joins and fillers say nothing about whether words are a title.
-FILLERS = frozenset("a an and at by for from in of on or per prior s the to upon us with".split())
-
+FILLERS = words_of("a an and at by for from in of on or per prior s the to upon us with")
 
 MOST_WORDS = 8  # of an unknown title
 WORDS = re.compile(r"[a-z][a-z'-]{2,}")
-CREDENTIALS = re.compile(r"\b(?:m\.?d|d\.?o|ph\.?d|r\.?n|n\.?p|pa-c|d\.?d\.?s|mbbs|facc|facs|lcsw|dpm|pharm\.?d)\b\.?$", re.IGNORECASE)
-# Words that make an unknown title a field, whatever else it holds.
-FIELD_WORDS = frozenset(
-    """accession account address admitted age assistant attending author birth birthdate cell city clinician copies
-    county country created date dated day days dictated dictating dob doctor doctors dose duration effective email
-    ethnicity expiration facility fax first frequency gender height identifier job last location middle mrn name number
-    occupation pager phone physician postal provider race received referring relationship room sex signed size source
-    ssn start state street suffix surgeon telephone time title transcribed transcriptionist type unit weight
-    year zip""".split()
-) 
-# Unknown titles that are none: what is stamped on a page, days, and who speaks.
-NO_TITLES = frozenset(
-    """confidential copy draft page end preliminary final amended unsigned electronically redacted deleted
-    doctor dr patient pt nurse clinician physician provider interviewer interviewee interpreter speaker guest mother
-    father mom dad wife husband spouse daughter son caregiver therapist pharmacist receptionist family
-    note warning important attention caution stat urgent yes no none unknown nkda monday tuesday wednesday thursday
-    friday saturday sunday january february march april may june july august september october november december
-    """.split()
+CREDENTIALS = re.compile(
+    r"\b(?:m\.?d|d\.?o|ph\.?d|r\.?n|n\.?p|pa-c|d\.?d\.?s|mbbs|facc|facs|lcsw|dpm|pharm\.?d)\b\.?$", re.IGNORECASE
 )
+# Words that make an unknown title a field, whatever else it holds.
+FIELD_WORDS = words_of("""
+    accession account address admitted age assistant attending author birth birthdate cell city clinician copies county
+    country created date dated day days dictated dictating dob doctor doctors dose duration effective email ethnicity
+    expiration facility fax first frequency gender height identifier job last location middle mrn name number
+    occupation pager phone physician postal provider race received referring relationship room sex signed size source
+    ssn start state street suffix surgeon telephone time title transcribed transcriptionist type unit weight year zip
+""")
+# Words of which no title is made: what is stamped on a page, days, and who speaks.
+NO_TITLES = words_of("""
+    confidential copy draft page end preliminary final amended unsigned electronically redacted deleted doctor dr
+    patient nurse clinician physician provider interviewer interviewee interpreter speaker guest mother father mom dad
+    wife husband spouse daughter son caregiver therapist pharmacist receptionist note warning important attention
+    caution stat urgent yes none unknown nkda monday tuesday wednesday thursday friday saturday sunday january february
+    march april may june july august september october november december
+""")
+NOT_FIRST = words_of("dr mr mrs ms prof end page draft confidential speaker electronically")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class Table:
     weak: dict[str, str]  # titles that also name fields
     parts: dict[str, dict[str, str]]  # titles that count inside other sections only -> name of that -> name
     codes: dict[str, str]
+    containers: frozenset[str]  # names of the sections that have parts
     all: frozenset[str]  # all titles
     words: frozenset[str]  # the words of the titles of sections
     last_words: frozenset[str]  # and the last ones of all titles
@@ -126,7 +133,8 @@ def table() -> Table:
     words = {word for title in (*titles, *weak) for word in re.findall(r"[a-z'-]{3,}", title)} - FILLERS
     every = frozenset((*titles, *weak, *parts))
     last = frozenset(title.split()[-1] for title in every)
-    return Table(kinds, titles, weak, parts, codes, every, frozenset(words), last)
+    containers = frozenset(name for kind in kinds.values() if kind.part for name in kind.inside)
+    return Table(kinds, titles, weak, parts, codes, containers, every, frozenset(words), last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,7 @@ class Title:
     field: bool  # but rather is a field: it has a number or a word such as "date"
     medical: bool  # it has a word that known titles have
     named: bool  # its words begin with capitals
+    columns: bool  # it is no title but a row of a table
 
 
 @lru_cache(maxsize=1 << 14)
@@ -161,12 +170,14 @@ def read_title(title: str) -> Title:
         parts=known.parts.get(key),
         unknown=bool(spelled)
         and len(words) <= MOST_WORDS
-        and words[0].lower().strip(".,") not in NO_TITLES
+        and words[0].lower().strip(".,") not in NOT_FIRST
+        and not NO_TITLES.issuperset(spelled)
         and title[-1] not in ".,;?!"
         and CREDENTIALS.search(title) is None,
         field=any(letter.isdigit() for letter in title) or not FIELD_WORDS.isdisjoint(spelled),
         medical=not known.words.isdisjoint(spelled),
         named=all(word[0].isupper() for word in words if len(word) > 3),
+        columns="\t" in title or "|" in title or "   " in title,
     )
 
 
