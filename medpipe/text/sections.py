@@ -175,7 +175,11 @@ class _Reader:
             colon = line.find(":", 0, LONGEST_TITLE)
             if colon < 0:
                 if len(line) > 2 * LONGEST_TITLE:  # a paragraph
-                    if line[0] in " \t#" or DASH.search(line, 0, LONGEST_TITLE):
+                    if (
+                        line[0] in " \t#"
+                        or line.find(" - ", 0, LONGEST_TITLE) > 0
+                        or line.find("–", 0, LONGEST_TITLE) > 0
+                    ):
                         self.read_line(number, start)
                     if ":" in line:
                         self.read_inside(number, start, 0)
