@@ -12,6 +12,7 @@ from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
 from medpipe.ingest.decoding import Decoded, decode, html_to_text
 from medpipe.records import Document, Reject, Section
+from medpipe.text.language import choose_language
 from medpipe.text.sections import find_sections
 
 LONGEST_NAME = 500  # characters of an id or title; what is longer is cut
@@ -50,7 +51,8 @@ class Reading:
             record: place in the source, unique there.
             text: the note as a person reads it.
             sections: of a format that tells them; else they are found in the text.
-            facts: columns of the document that the source tells (``authored_at`` as it is written).
+            facts: columns of the document that the source tells (``authored_at`` and ``language`` as they are
+                written).
         """
         if len(text) > self.max_note_chars:
             return self.reject(record, "TEXT_TOO_LARGE", size=len(text), limit=self.max_note_chars)
@@ -60,6 +62,7 @@ class Reading:
             return self.reject(record, "TEXT_INVALID")
         authored_at, written = parse_date(facts.pop("authored_at", None))
         facts = {name: clean(value) for name, value in facts.items()}
+        facts["language"] = choose_language(text, facts.get("language"))
         text_hash = hash_text(text)
         record = self.name(record)
         document_id = make_id("document", self.source, record, facts.get("patient_id"), text_hash)
