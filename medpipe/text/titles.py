@@ -36,6 +36,7 @@ BEHIND = words_of("""
 """)
 IN_BRACKETS = re.compile(r"\s*\([^()]*\)|\s*\[[^\[\]]*\]")
 JOINED = re.compile(r"\s*(?:[/,;+]|\band\b|\bwith\b|\s-\s)\s*")
+WHEN = re.compile(r"\s+(?:on|at|upon|during|prior to|after|before|per|from|by)\s.*")  # "LABORATORIES ON ADMISSION"
 EDGES = " \t\r\n\v\f\xa0:;.,-–—*_#=~|[]<>\"'“”"
 # Joins and fillers say nothing about whether words are a title.
 FILLERS = words_of("a an and at by for from in of on or per prior s the to upon us with")
@@ -192,12 +193,15 @@ def _look_up(key: str) -> tuple[str, bool] | None:
 
 
 def _forms(key: str) -> Iterator[str]:
-    """Yields a title as it is, without brackets, without the words around it, and the first of joined titles."""
+    """Yields a title as it is, without brackets, without words around it, and the first of joined titles."""
     yield key
     bare = IN_BRACKETS.sub("", key).strip(EDGES)
     yield bare
     words = bare.split()
     yield from _without(words)
+    if (when := WHEN.search(bare)) and when.start():
+        yield bare[: when.start()]
+        yield from _without(bare[: when.start()].split())
     pieces = [piece for piece in JOINED.split(bare) if piece]
     if len(pieces) > 1 and words:
         # All pieces must be titles, or become one with the last word: "family and social history".
