@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC
 from typing import Any
 
 from medpipe.errors import reject_message
@@ -52,7 +53,7 @@ class Reading:
             text: the note as a person reads it.
             sections: of a format that tells them; else they are found in the text.
             facts: columns of the document that the source tells (``authored_at`` and ``language`` as they are
-                written).
+                written), and the ``zone`` of a time that is written without one.
         """
         if len(text) > self.max_note_chars:
             return self.reject(record, "TEXT_TOO_LARGE", size=len(text), limit=self.max_note_chars)
@@ -60,7 +61,7 @@ class Reading:
             return self.reject(record, "TEXT_EMPTY")
         if not encodable(text):
             return self.reject(record, "TEXT_INVALID")
-        authored_at, written = parse_date(facts.pop("authored_at", None))
+        authored_at, written = parse_date(facts.pop("authored_at", None), facts.pop("zone", None) or UTC)
         facts = {name: clean(value) for name, value in facts.items()}
         facts["language"] = choose_language(text, facts.get("language"))
         text_hash = hash_text(text)

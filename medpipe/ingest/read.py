@@ -15,6 +15,8 @@ from medpipe.errors import MedpipeError
 from medpipe.ingest.content import Content, Inputs, Refused
 from medpipe.ingest.decoding import decode, magic
 from medpipe.ingest.fhir import read_resource
+from medpipe.ingest.hl7_syntax import looks_like_hl7
+from medpipe.ingest.hl7v2 import read_hl7v2
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.simple_json import read_one, read_simple
 from medpipe.ingest.sources import Source
@@ -77,7 +79,9 @@ def sniff(content: Content) -> str | None:
         return "ndjson"
     if suffix == ".json":
         return "json"
-    other = start.startswith((b"<", b"MSH|", b"FHS|", b"BHS|", b"\x0bMSH|"))  # XML and HL7 v2: no reader yet
+    if magic(head) is None and looks_like_hl7(head, suffix):
+        return "hl7v2"
+    other = start.startswith(b"<")  # XML: no reader yet
     if not other and suffix in ("", ".txt", ".text") and magic(head) is None:
         return "text"
     return None
@@ -165,6 +169,7 @@ def read_text(content: Content, reading: Reading) -> Iterator[Item]:
 READERS: dict[str, Callable[[Content, Reading], Iterator[Item]]] = {
     "fhir": read_fhir,
     "ndjson": read_ndjson,
+    "hl7v2": read_hl7v2,
     "json": read_json,
     "text": read_text,
 }
