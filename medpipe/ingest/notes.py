@@ -9,9 +9,11 @@ from typing import Any
 
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
+from medpipe.ingest.cda_text import HEAD_BYTES, is_cda, render
 from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
 from medpipe.ingest.decoding import Decoded, decode, html_to_text
+from medpipe.ingest.mime import is_package
 from medpipe.records import Document, Reject, Section
 from medpipe.text.language import choose_language
 from medpipe.text.sections import find_sections
@@ -78,6 +80,8 @@ class Reading:
     ) -> Document | Reject:
         """Makes a document of the bytes of an attachment of a media type, or a reject where it is no text."""
         kind = (media or "").lower()
+        if is_cda(raw[:HEAD_BYTES]) or is_package(raw):
+            return self.cda(record, raw, **facts)
         markup = kind in ("text/html", "application/xhtml+xml")
         if kind and not markup and not (kind.startswith("text/") and kind != "text/rtf"):
             return self.reject(record, "MEDIA_UNSUPPORTED", kind=clean(kind))
@@ -88,6 +92,19 @@ class Reading:
             return self.reject(record, decoded.error, kind=decoded.kind)
         text = html_to_text(decoded.text) if markup else decoded.text
         return self.document(record, text, media_type=kind or None, encoding=decoded.encoding, **facts)
+
+    def cda(self, record: str, raw: bytes, **facts: Any) -> Document | Reject:
+        """Makes a document of an attachment that is a CDA document; what it says of itself fills gaps in the facts."""
+        rendered = render(raw)
+        facts = {**rendered.facts, **{name: fact for name, fact in facts.items() if fact is not None}}
+        if rendered.body is not None and rendered.body.reference is None and not rendered.body.error:
+            facts.pop("encoding", None)
+            return self.attachment(record, rendered.body.raw, rendered.body.media, rendered.body.charset, **facts)
+        if rendered.text:
+            facts["media_type"] = "text/xml"
+            return self.document(record, rendered.text, sections=rendered.sections or None, **facts)
+        unresolved = rendered.body.error or "ATTACHMENT_UNRESOLVED" if rendered.body is not None else None
+        return self.reject(record, unresolved or rendered.error or "TEXT_MISSING", **rendered.fields)
 
 
 def clean(value: Any) -> str | None:

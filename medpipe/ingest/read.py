@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from medpipe.errors import MedpipeError
+from medpipe.ingest.ccda import read_ccda, sniff_xml
 from medpipe.ingest.content import Content, Inputs, Refused
 from medpipe.ingest.decoding import decode, magic
 from medpipe.ingest.fhir import read_resource
@@ -81,7 +82,9 @@ def sniff(content: Content) -> str | None:
         return "json"
     if magic(head) is None and looks_like_hl7(head, suffix):
         return "hl7v2"
-    other = start.startswith(b"<")  # XML: no reader yet
+    if found := sniff_xml(head, suffix):
+        return found
+    other = start.startswith(b"<")  # HTML: no reader yet
     if not other and suffix in ("", ".txt", ".text") and magic(head) is None:
         return "text"
     return None
@@ -169,6 +172,7 @@ def read_text(content: Content, reading: Reading) -> Iterator[Item]:
 READERS: dict[str, Callable[[Content, Reading], Iterator[Item]]] = {
     "fhir": read_fhir,
     "ndjson": read_ndjson,
+    "ccda": read_ccda,
     "hl7v2": read_hl7v2,
     "json": read_json,
     "text": read_text,

@@ -205,7 +205,7 @@ def test_deep_json_is_refused(tmp_path: Path) -> None:
         ("a.ndjson", '"text"\n1\n', "ndjson"),
         ("a.txt", "Plain.", "text"),
         ("a.json", "not json", "json"),
-        ("a.xml", "<ClinicalDocument/>", None),
+        ("a.xml", "<ClinicalDocument/>", "ccda"),
         ("a.txt", "MSH|^~\\&|", "hl7v2"),
         ("a.pdf", "%PDF-1.7", None),
         ("a.csv", "a,b", None),
