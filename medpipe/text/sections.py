@@ -14,6 +14,11 @@ belongs to the parent alone, so the parts of a section need not cover it. A sect
 so, because it is a part by nature (``Lungs:`` in a physical exam, a problem in an assessment), or because it is
 numbered, bulleted or indented below a heading that is not.
 
+Measured on sections that documents tell, written out as text, by where a heading begins: C-CDA (189 documents, 2,756
+sections) recall 0.999, precision of the outer ones 0.978, names 0.996; FHIR Compositions (60 sections) 0.983, 0.868 and
+0.983; ACI-Bench dev (178 headings) 1.000, 0.962 and 1.000. What counts as wrong there is mostly a heading inside a
+narrative. One of 4,451 abstracts and dialogues without sections is given one.
+
 It cannot tell a table of contents from empty sections, nor see headings that only a font marks.
 """
 
@@ -291,7 +296,8 @@ class _Reader:
 
     def _drawn_lines(self) -> frozenset[int]:
         """Returns the numbers of the lines that hold nothing but a rule: ``-----``, ``=====``."""
-        if not any(rule * 3 in self.text for rule in RULES):
+        text = self.text
+        if not ("---" in text or "===" in text or "***" in text or "___" in text or "~~~" in text):
             return frozenset()
         return frozenset(
             number
