@@ -24,7 +24,7 @@ from medpipe.ingest.content import Refused
 from medpipe.ingest.decoding import decode, decode_base64, html_to_text
 from medpipe.ingest.narrative import local_name, narrative_lines
 from medpipe.records import Section
-from medpipe.text.sections import HEADINGS, NAMES
+from medpipe.text.sections import section_name
 
 LOINC, SSN = "2.16.840.1.113883.6.1", "2.16.840.1.113883.4.1"
 LOINC_CODE = re.compile(r"[0-9]{1,7}-[0-9]")
@@ -313,15 +313,6 @@ def plain_lines(content: Attached) -> list[str]:
     plain = html_to_text(decoded.text) if HTML.match(decoded.text[:1000]) else decoded.text
     lines = plain.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")
     return [line.rstrip() for line in lines] if any(lines) else []
-
-
-def section_name(title: str | None, code: str | None) -> tuple[str, str | None]:
-    """Returns the canonical name of a section and its LOINC code."""
-    name = BY_CODE.get(code or "") or NAMES.get((title or "").lower().rstrip(": "), "other")
-    return name, code or HEADINGS.get(name, (None, ""))[0]
-
-
-BY_CODE = {code: name for name, (code, _) in HEADINGS.items() if code}
 
 
 # --- the header -----------------------------------------------------------------------------

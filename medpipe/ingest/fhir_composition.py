@@ -12,7 +12,7 @@ from typing import Any
 
 from medpipe.ingest.fhir_fields import GENERATED, WORD, concept, first, first_text, objects, status_of, words_of
 from medpipe.records import Section
-from medpipe.text.sections import HEADINGS, NAMES
+from medpipe.text.sections import section_name
 
 MORE_CHARS = 100  # of a narrative that says it was generated, but holds what stands nowhere in the data
 
@@ -47,13 +47,6 @@ def assemble(composition: Mapping[str, Any], render: Callable[[Any], str | None]
         head = head[1:]
     text, sections = _write(head, parts)
     return text, sections if len(bodies) > 1 else None
-
-
-def section_name(title: str | None, code: str | None) -> tuple[str, str | None]:
-    """Returns the canonical name of a section and its LOINC code: by code where it is known, else by title."""
-    by_code = {loinc: name for name, (loinc, _) in reversed(HEADINGS.items()) if loinc}
-    name = by_code.get(code or "") or NAMES.get(" ".join((title or "").lower().rstrip(" :").split()), "other")
-    return name, code or (HEADINGS[name][0] if name in HEADINGS else None)
 
 
 def _outline(composition: Mapping[str, Any], render: Callable[[Any], str | None]) -> list[Part]:

@@ -131,7 +131,7 @@ def sections_table(documents: Sequence[Document], run_id: str) -> pa.Table:
         name: [] for name in contracts.arrow_schema("sections").names if name not in ("run_id", "schema_version")
     }
     for document in documents:
-        ids = [make_id("section", document.document_id, part.start, part.end, part.name) for part in document.sections]
+        ids = section_ids(document)
         columns["section_id"] += ids
         columns["document_id"] += [document.document_id] * len(ids)
         columns["parent_section_id"] += [
@@ -140,3 +140,17 @@ def sections_table(documents: Sequence[Document], run_id: str) -> pa.Table:
         for name in ("name", "title", "code", "start", "end", "body_start"):
             columns[name] += [getattr(part, name) for part in document.sections]
     return contracts.conform("sections", columns | {"run_id": [run_id] * len(columns["section_id"])})
+
+
+def section_ids(document: Document) -> list[str]:
+    """Returns the ids of a document's sections; those with the same place and name (empty ones) are numbered."""
+    ids: list[str] = []
+    seen: set[str] = set()
+    for number, part in enumerate(document.sections):
+        place = ("section", document.document_id, part.start, part.end, part.name)
+        section_id = make_id(*place)
+        if section_id in seen:
+            section_id = make_id(*place, number)
+        seen.add(section_id)
+        ids.append(section_id)
+    return ids

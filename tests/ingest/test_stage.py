@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from medpipe.errors import MedpipeError
 from medpipe.ingest.sources import Source, find_sources
-from medpipe.ingest.stage import read_chunks
+from medpipe.ingest.stage import read_chunks, section_ids
 from medpipe.lake import contracts
-from medpipe.records import StageOutput
+from medpipe.records import Document, Section, StageOutput
 
 
 def chunks(sources: list[Source], **options: int) -> list[StageOutput]:
@@ -69,6 +70,15 @@ def test_section_rows_point_into_the_text(samples: Path) -> None:
         text = texts[row["document_id"]]
         assert 0 <= row["start"] <= row["body_start"] <= row["end"] <= len(text)
         assert row["title"] is None or row["title"] in text[row["start"] : row["body_start"]]
+
+
+def test_ids_of_sections_are_unique() -> None:
+    """A structured source may tell two empty sections of one kind at one place."""
+    empty = Section("plan", 4, 4, 4)
+    document = Document("d", "s", "0", "ccda", "Note", "h", sections=(Section("notes", 0, 4, 4), empty, empty))
+    ids = section_ids(document)
+    assert len(set(ids)) == 3 and ids == section_ids(document)
+    assert ids[:2] == section_ids(replace(document, sections=document.sections[:2]))
 
 
 def test_find_sources(tmp_path: Path) -> None:
