@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from medpipe.ingest.sources import Source
 
@@ -73,6 +73,7 @@ class Inputs:
 
     def __init__(self, sources: Sequence[Source] = ()) -> None:
         self.by_name: Mapping[str, Source] = {source.name: source for source in sources}
+        self.memo: dict[str, Any] = {}  # what readers keep of one source for the others
 
     def content(self, source: Source) -> Content:
         """Returns a source as content."""

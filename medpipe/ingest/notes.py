@@ -11,6 +11,7 @@ from medpipe.ids import hash_text, make_id
 from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
 from medpipe.ingest.decoding import Decoded, decode, html_to_text
+from medpipe.ingest.mapping import ColumnMapping
 from medpipe.records import Document, Reject, Section
 from medpipe.text.sections import find_sections
 
@@ -27,6 +28,7 @@ class Reading:
     max_file_bytes: int = 256 << 20  # of a file that has to be read whole
     member: str = ""  # path inside an archive
     inputs: Inputs = field(default_factory=Inputs)
+    mapping: ColumnMapping | None = None  # what the user says of tables' columns
 
     def inside(self, member: str) -> Reading:
         """Returns the reading of an archive's member: its records are named ``member!record``."""

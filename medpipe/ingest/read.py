@@ -15,9 +15,12 @@ from medpipe.errors import MedpipeError
 from medpipe.ingest.content import Content, Inputs, Refused
 from medpipe.ingest.decoding import decode, magic
 from medpipe.ingest.fhir import read_resource
+from medpipe.ingest.mapping import ColumnMapping
 from medpipe.ingest.notes import Reading
+from medpipe.ingest.omop import read_omop
 from medpipe.ingest.simple_json import read_one, read_simple
 from medpipe.ingest.sources import Source
+from medpipe.ingest.tables import read_table, sniff_lines, sniff_table
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped
@@ -31,6 +34,7 @@ def read_source(
     max_note_chars: int,
     max_file_bytes: int = 256 << 20,
     inputs: Inputs | None = None,
+    mapping: ColumnMapping | None = None,
 ) -> Iterator[Item]:
     """Yields what a file holds: documents, rejects, and records that are not notes.
 
@@ -42,7 +46,7 @@ def read_source(
         known = ", ".join(["auto", *READERS])
         raise MedpipeError("SETTING_INVALID", name="format", reason=f"{format!r} is none of {known}")
     inputs = inputs or Inputs([source])
-    reading = Reading(source.name, "unknown", max_note_chars, max_file_bytes, inputs=inputs)
+    reading = Reading(source.name, "unknown", max_note_chars, max_file_bytes, inputs=inputs, mapping=mapping)
     try:
         yield from read_content(inputs.content(source), reading, format)
     except OSError as error:
@@ -52,7 +56,7 @@ def read_source(
 def read_content(content: Content, reading: Reading, format: str = "auto") -> Iterator[Item]:
     """Yields what a file or an archive's member holds; whatever is wrong with it ends as a reject."""
     try:
-        name = format if format != "auto" else sniff(content)
+        name = format if format != "auto" else sniff(content, reading.mapping)
         if name is None:
             yield reading.reject("0", "FORMAT_UNKNOWN")
         else:
@@ -65,18 +69,24 @@ def read_content(content: Content, reading: Reading, format: str = "auto") -> It
         yield reading.reject("0", "STAGE_FAILED", stage="ingest", kind=type(error).__name__)
 
 
-def sniff(content: Content) -> str | None:
-    """Returns the format of a file, ``None`` where no reader knows it."""
+def sniff(content: Content, mapping: ColumnMapping | None = None) -> str | None:
+    """Returns the format of a file, ``None`` where no reader knows it.
+
+    ``mapping`` is what the user says of tables' columns: what has such columns is a table.
+    """
     suffix = content.suffix
     with content.open() as file:
         head = file.read(HEAD_BYTES)
         start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
         if start[:1] in (b"{", b"[") and magic(head) is None:
-            return _sniff_json(file, start, suffix)
+            name = _sniff_json(file, start, suffix)
+            return (sniff_lines(start, mapping) or name) if name == "ndjson" else name
     if suffix in (".ndjson", ".jsonl"):
         return "ndjson"
     if suffix == ".json":
         return "json"
+    if (table := sniff_table(content, head, mapping)) is not None:
+        return table
     other = start.startswith((b"<", b"MSH|", b"FHS|", b"BHS|", b"\x0bMSH|"))  # XML and HL7 v2: no reader yet
     if not other and suffix in ("", ".txt", ".text") and magic(head) is None:
         return "text"
@@ -166,5 +176,7 @@ READERS: dict[str, Callable[[Content, Reading], Iterator[Item]]] = {
     "fhir": read_fhir,
     "ndjson": read_ndjson,
     "json": read_json,
+    "omop": read_omop,
+    "table": read_table,
     "text": read_text,
 }
