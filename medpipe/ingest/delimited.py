@@ -28,8 +28,11 @@ from typing import BinaryIO, NamedTuple, TextIO
 from medpipe.ingest.mapping import ColumnMapping, Columns, NotNotes, Unclear
 
 MAX_ROW_CHARS = 64 << 20  # of a row; what is longer is broken
+LINE_COST = 56  # characters' worth of memory that a line takes besides its own
 csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_CHARS))
+TOO_LONG = f"more than {MAX_ROW_CHARS >> 20} million characters"
 DELIMITERS = (",", "\t", ";", "|", "\x01", "^", "~")
+UNQUOTED = frozenset({"\t", "|", "\x01", "^", "~"})  # files of these are written without any quotes as well
 UNDELIMITED = "\x1f"  # of a table of one column
 FIRST_LINES = 20  # among which the line of names is
 NULLS = frozenset({"", "\\N", "NULL", "null", "[NULL]", "(null)", "<null>", "<NULL>"})
@@ -120,8 +123,8 @@ def unescape(field: str) -> str:
 # --- lines --------------------------------------------------------------------------------------
 
 
-class _RowTooLong(Exception):  # noqa: N818 (no error: a mark between the lines and their reader)
-    pass
+class RowTooLong(Exception):  # noqa: N818 (no error: a mark between the lines and their reader)
+    """The lines that were taken since the last row are more than a row may be."""
 
 
 class Lines:
@@ -131,7 +134,7 @@ class Lines:
         self.stream = stream
         self.ahead: deque[str] = deque()
         self.taken: list[str] = []
-        self.size = 0  # characters of taken
+        self.size = 0  # of taken
         self.number = 0  # lines before taken
         self.budget = 1 << 20  # characters that may be read again
 
@@ -141,9 +144,9 @@ class Lines:
     def __next__(self) -> str:
         line = self.ahead.popleft() if self.ahead else self._read()
         self.taken.append(line)
-        self.size += len(line)
+        self.size += len(line) + LINE_COST
         if self.size > MAX_ROW_CHARS:
-            raise _RowTooLong
+            raise RowTooLong
         return line
 
     def _read(self) -> str:
@@ -175,7 +178,7 @@ class Lines:
                 last = self.stream.readline(MAX_ROW_CHARS)
             return
         first = self.taken.pop(0)
-        self.size -= len(first)
+        self.size -= len(first) + LINE_COST
         self.back()
         self.number += 1
 
@@ -243,50 +246,56 @@ def read_rows(
     broken: Row | None = None  # a stretch of lines that belong to no whole row
     while True:
         line = lines.number + 1
-        try:
-            values: list[str] | None = next(rows)
-            problem = ""
-        except StopIteration:
+        values, problem = _next(rows)
+        if values is None and not problem:
             break
-        except csv.Error as error:
-            values, problem = None, "an open quote" if "end of data" in str(error) else "a quote in a quoted field"
-        except _RowTooLong:
-            values, problem = None, f"more than {MAX_ROW_CHARS >> 20} million characters"
         if values is not None and _is_blank(values):
             lines.keep()
             continue
-        fitting = _fit(values, width) if values is not None else None
-        if fitting is not None and (broken is None or begins(fitting)):
-            lines.keep()
-        elif broken is not None:
-            lines.drop()
-            continue
-        else:
-            fitting = _read_otherwise(lines, dialect, width)
-            if fitting is not None:
-                lines.keep()
-            elif values is not None:  # well formed, but of another width
-                number += 1
-                yield Row(number, None, f"row {number}, line {line}: {len(values)} fields instead of {width}")
-                lines.keep()
-                continue
-            else:
-                number += 1
-                broken = Row(number, None, f"row {number}, line {line}: {problem}")
-                lines.drop()
-                if width is None:
-                    broken = None
-                    yield Row(number, [])
-                continue
+        fields = _fit(values, width) if values is not None else None
         if broken is not None:
+            if fields is None or not begins(fields):
+                lines.drop()
+                continue
             yield broken
             broken = None
-        if not number and all(value.strip() and not value.strip(" -") for value in fitting):
-            continue  # the rule under the names that sqlcmd draws
+        elif fields is None:
+            fields = _read_otherwise(lines, dialect, width)
+        if fields is not None:
+            lines.keep()
+            if number or not _is_rule(fields):
+                number += 1
+                yield Row(number, fields)
+            continue
         number += 1
-        yield Row(number, fitting)
+        if width is None:  # rows are only counted
+            lines.drop()
+            yield Row(number, ())
+        elif values is not None:  # well formed, but of another width
+            lines.keep()
+            yield Row(number, None, f"row {number}, line {line}: {len(values)} instead of {width} fields")
+        else:
+            lines.drop()
+            broken = Row(number, None, f"row {number}, line {line}: {problem}")
     if broken is not None:
         yield broken
+
+
+def _next(rows: Iterator[list[str]]) -> tuple[list[str] | None, str]:
+    """Returns the fields of the next row, or what is wrong with it; neither at the end."""
+    try:
+        return next(rows), ""
+    except StopIteration:
+        return None, ""
+    except csv.Error as error:
+        return None, "an open quote" if "end of data" in str(error) else "a quote in a quoted field"
+    except RowTooLong:
+        return None, TOO_LONG
+
+
+def _is_rule(fields: Sequence[str]) -> bool:
+    """Says whether a row is the rule under the names that sqlcmd draws."""
+    return all(field.strip() and not field.strip(" -") for field in fields)
 
 
 def _is_blank(values: Sequence[str]) -> bool:
@@ -317,7 +326,7 @@ def _read_otherwise(lines: Lines, dialect: Dialect, width: int | None) -> list[s
         lines.back()
         try:
             found = _fit(next(other.split(lines)), width)
-        except (StopIteration, csv.Error, _RowTooLong):
+        except (StopIteration, csv.Error, RowTooLong):
             found = None
         if found is not None and not _is_blank(found):
             return found
@@ -327,7 +336,7 @@ def _read_otherwise(lines: Lines, dialect: Dialect, width: int | None) -> list[s
             next(lines)
         except StopIteration:  # pragma: no cover (the lines were there before)
             break
-        except _RowTooLong:
+        except RowTooLong:
             continue
     return None
 
@@ -339,14 +348,15 @@ class _PlainQuotes:
     dialect: Dialect
 
     def split(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        """Yields the fields of the line; none where a field begins with a quote that nothing closes."""
+        """Yields the fields of the line; nothing where a field begins with a quote whose end is not in it."""
         quote = self.dialect.quote
         fields = next(lines).rstrip("\r\n").split(self.dialect.delimiter)
         for place, field in enumerate(fields):
             if field.startswith(quote):
-                if len(field) > 1 and field.endswith(quote):
-                    fields[place] = field[1:-1]
-                elif self.dialect.quotes_seen:
+                inside = field[1:-1]
+                if len(field) > 1 and field.endswith(quote) and inside.count(quote) % 2 == 0:
+                    fields[place] = inside
+                elif self.dialect.quotes_seen or self.dialect.delimiter not in UNQUOTED:
                     return
         yield fields
 
@@ -433,7 +443,8 @@ def _try_delimiter(
         tried = [basic, replace(basic, escape="backslash")]
         if _has_letters(lines[above:], delimiter):
             tried.insert(0, replace(basic, escape="letters"))
-        tried.append(replace(basic, quote=""))
+        if delimiter in UNQUOTED and not _has_quoted("".join(lines[above:]), delimiter, quote, in_line=True):
+            tried.append(replace(basic, quote=""))
     found = []
     for dialect in tried:
         layout, is_open = _measure(lines, above, dialect, whole, mapping)
@@ -444,15 +455,24 @@ def _try_delimiter(
 
 
 def _line_of_names(lines: Sequence[str], start: int, delimiter: str, choose: Choice) -> int:
-    """Returns where the names are: below titles and comments where these have fewer fields, else at the start."""
+    """Returns where the names are: of the first lines the one that names a known table, or else one with notes.
+
+    Above it stand only titles and comments, which have fewer fields; where no line is known, comments alone.
+    """
     filled = width = 0  # the most of any line above
+    guess = None
     for place in range(start, min(len(lines), start + FIRST_LINES)):
         names = next(csv.reader([lines[place]], delimiter=delimiter), [])
         now = sum(1 for name in names if name.strip())
-        if (now > 2 * filled or len(names) > width) and not isinstance(choose(_clean_names(names)), Unclear):
-            return place
+        choice = choose(_clean_names(names))
+        if not isinstance(choice, Unclear) and (now > 2 * filled or len(names) > width):
+            if choice.shape != "table":
+                return place
+            guess = place if guess is None else guess
         if not lines[place].startswith("#"):
             filled, width = max(filled, now), max(width, len(names))
+    if guess is not None:
+        return guess
     first = start
     while first < len(lines) - 1 and lines[first].startswith("#") and delimiter not in lines[first]:
         first += 1
@@ -465,16 +485,17 @@ def _has_letters(lines: Sequence[str], delimiter: str) -> bool:
     if "\\" not in text or _has_quoted(text, delimiter, '"'):
         return False
     nulls = re.search(rf"(?:^|{re.escape(delimiter)})\\N(?:{re.escape(delimiter)}|\r|\n|$)", text, re.MULTILINE)
-    ends = len(re.findall(r"(?<![:\\\w])\\n|(?<=[^:\\])\\n", text))
+    ends = len(re.findall(r"(?<!\\)\\n", re.sub(r"[A-Za-z]:\\\S*", "", text)))  # but in paths
     return bool(nulls) or ends >= max(3, len(lines) // 4)
 
 
-def _has_quoted(text: str, delimiter: str, quote: str) -> bool:
-    """Says whether a field stands in quotes from end to end."""
+def _has_quoted(text: str, delimiter: str, quote: str, *, in_line: bool = False) -> bool:
+    """Says whether a field stands in quotes from end to end; ``in_line``: one that would not need them."""
     if not quote:
         return False
     apart, mark = re.escape(delimiter), re.escape(quote)
-    inside = rf"[^{mark}]*(?:{mark}{mark}[^{mark}]*)*"
+    other = rf"[^{mark}\r\n{apart}]*" if in_line else rf"[^{mark}]*"
+    inside = rf"{other}(?:{mark}{mark}{other})*"
     return bool(re.search(rf"(?:^|{apart}) ?{mark}{inside}{mark}(?={apart}|[\r\n]|\Z)", text, re.MULTILINE))
 
 

@@ -37,6 +37,7 @@ export is read as such.
 from __future__ import annotations
 
 import codecs
+import io
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -82,10 +83,11 @@ class ColumnMapping:
     def describe(self) -> dict[str, Any]:
         """Returns all that differs from saying nothing, for a run's fingerprint."""
         default = ColumnMapping()
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) != getattr(default, field.name)
+            key: list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+            for key, value in said.items()
+            if value != getattr(default, key)
         }
 
 
@@ -133,7 +135,8 @@ def _checked(key: str, value: Any) -> Any:
         raise _wrong(f"escape is one of {', '.join(ESCAPES)}")
     elif key == "encoding":
         try:
-            b"".decode(codecs.lookup(value).name)
+            io.TextIOWrapper(io.BytesIO(), value)
+            value = codecs.lookup(value).name
         except (LookupError, ValueError) as error:
             raise _wrong(f"there is no encoding {value}") from error
     return value

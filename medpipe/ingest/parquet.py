@@ -16,10 +16,16 @@ import pyarrow.parquet as pq
 from medpipe.ingest.content import Content, Refused
 from medpipe.ingest.delimited import Row
 
-BATCH_BYTES = 8 << 20
+# Rows that are unpacked at a time. A dictionary may hold one long text for all rows of a batch, and nothing tells how
+# long it is before it is unpacked, but that it is not longer than its row group. (What the footer says of a column is
+# not asked for: pyarrow ends the process where that is damaged.)
+BATCH_BYTES = 256 << 20
+LEAST_BATCH_ROWS, MOST_BATCH_ROWS = 16, 1024
 # More than any table of notes unpacks to: what a few bytes repeat without end is refused.
 MOST_ROWS_A_BYTE = 64
 MOST_CHARS_A_BYTE = 2_000
+MOST_UNPACKED = 1_000  # times the bytes of the file
+TOO_MUCH = "it unpacks to more than its size allows"
 # What pyarrow raises for bad files; an OSError with a number is one of the system.
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, MemoryError, OverflowError, RuntimeError)
 
@@ -52,22 +58,23 @@ def read_parquet(content: Content, places: Sequence[int], texts: Sequence[int]) 
     wanted = sorted(set(places) & set(flat)) or flat[:1]
     if not wanted:
         raise Refused("TABLE_INVALID", where="all columns are nested")
-    # Long texts stay in dictionaries where the file has them there: one text repeated is one text in memory.
-    dictionaries = [names[place] for place in texts if place in wanted]
     with content.open() as stream:
         try:
-            file = pq.ParquetFile(stream, read_dictionary=dictionaries, pre_buffer=False, buffer_size=1 << 20)
-            groups = [(file.metadata.row_group(index).num_rows, file.metadata.row_group(index).total_byte_size)
-                      for index in range(file.metadata.num_row_groups)]  # fmt: skip
+            file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+            groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
             size = content.size or stream.seek(0, 2)
+            first = rows = chars = 0
         except DAMAGE as error:
             raise _damaged(error) from error
-        first = rows = chars = 0
-        for index, (claimed, claimed_bytes) in enumerate(groups):
-            average = claimed_bytes // max(1, claimed) if claimed_bytes > 0 else 0
-            batch_rows = min(4096, max(8, BATCH_BYTES // max(1, average)))
+        for index, group in enumerate(groups):
             done = 0
             try:
+                unpacked = group.total_byte_size
+                if unpacked > BATCH_BYTES // 4 and unpacked > MOST_UNPACKED * size:
+                    done += 1
+                    yield Row(first + done, None, f"row {first + done}: {TOO_MUCH}")
+                    continue
+                batch_rows = min(MOST_BATCH_ROWS, max(LEAST_BATCH_ROWS, BATCH_BYTES // max(1, unpacked)))
                 batches = file.iter_batches(batch_rows, [index], [names[place] for place in wanted], use_threads=False)
                 for batch in batches:
                     rows += batch.num_rows
@@ -75,19 +82,18 @@ def read_parquet(content: Content, places: Sequence[int], texts: Sequence[int]) 
                         done += 1
                         chars += sum(len(values[place] or "") for place in texts)
                         if chars > MOST_CHARS_A_BYTE * size + (64 << 20) or rows > MOST_ROWS_A_BYTE * size + 10_000:
-                            where = f"row {first + done}: it unpacks to more than its size allows"
-                            yield Row(first + done, None, where)
+                            yield Row(first + done, None, f"row {first + done}: {TOO_MUCH}")
                             return
                         yield Row(first + done, values)
+                if done < group.num_rows:
+                    done += 1
+                    yield Row(first + done, None, f"row {first + done}: the rest of its row group is missing")
             except DAMAGE as error:
                 _raise_if_of_the_system(error)
                 done += 1
                 yield Row(first + done, None, f"row {first + done}: the rest of its row group is damaged")
-            else:
-                if done < claimed:
-                    done += 1
-                    yield Row(first + done, None, f"row {first + done}: the rest of its row group is missing")
-            first += max(done, claimed)
+            finally:
+                first += max(done, group.num_rows)
 
 
 def _values(

@@ -80,7 +80,7 @@ def sniff(content: Content, mapping: ColumnMapping | None = None) -> str | None:
         start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
         if start[:1] in (b"{", b"[") and magic(head) is None:
             name = _sniff_json(file, start, suffix)
-            return (sniff_lines(start, mapping) or name) if name == "ndjson" else name
+            return (sniff_lines(start, mapping) or name) if name in ("ndjson", "json") else name
     if suffix in (".ndjson", ".jsonl"):
         return "ndjson"
     if suffix == ".json":

@@ -23,8 +23,10 @@ from medpipe.ingest.delimited import (
     APART,
     DELIMITERS,
     NULLS,
+    TOO_LONG,
     Layout,
     Row,
+    RowTooLong,
     find_encoding,
     find_layout,
     mend,
@@ -58,8 +60,12 @@ MEDIA = {
     ".txt": "text/plain", ".text": "text/plain", ".rtf": "application/rtf", ".htm": "text/html", ".html": "text/html",
     ".pdf": "application/pdf",
 }  # fmt: skip
+OTHER_STARTS = (b"<", b"MSH|", b"FHS|", b"BHS|", b"\x0bMSH|", b"\x0bFHS|", b"\x0bBHS|")  # XML and HL7 v2
 NAME = re.compile(r"#? ?[^\W\d][\w .#/()%-]{0,63}")
-MARKUP = re.compile(r"\s*(?:<\?xml[^>]{0,200}>\s*)?<(?:!doctype\s+html|html|body)[\s>]", re.IGNORECASE)
+MARKUP = re.compile(
+    r"\s*(?:<\?xml[^>]{0,200}>\s*)?<(?:!doctype\s+html|html|body|div|p|span|table|pre|h[1-6])(?:\s[^<>]*)?>",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,8 @@ def sniff_table(content: Content, head: bytes, mapping: ColumnMapping | None = N
     names: those of a known table or of one with notes, or where many rows have as many fields.
     """
     named = content.suffix in SUFFIXES
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(OTHER_STARTS):
+        return None
     if not head.startswith(b"PAR1") and (magic(head) is not None or not (named or _begins_with_names(head))):
         return None
     try:
@@ -162,7 +170,7 @@ def open_table(content: Content, mapping: ColumnMapping | None = None) -> Table:
             return Table(found, choose(found), partial(_json_rows, content, found), "utf-8")
     with content.open() as stream:
         text = open_lines(stream, encoding).stream.read(HEAD_BYTES)
-    if len(CONTROL.findall(text)) * 50 > len(text):
+    if len(CONTROL.findall(text)) > max(8, len(text) // 50):
         raise Refused("TEXT_BINARY", kind="unknown")
     layout = find_layout(text, whole=len(text) < HEAD_BYTES, choose=choose, mapping=mapping)
     if layout is None:
@@ -226,8 +234,17 @@ def _json_rows(
     with content.open() as stream:
         lines = open_lines(stream, "utf-8-sig")
         number = 0
-        for line in lines:
-            lines.keep()
+        while True:
+            try:
+                line = next(lines)
+                lines.keep()
+            except StopIteration:
+                return
+            except RowTooLong:
+                lines.drop()
+                number += 1
+                yield Row(number, None, f"row {number}: {TOO_LONG}")
+                continue
             if line.strip():
                 number += 1
                 yield _json_row(line, number, names, wanted, texts)
@@ -321,7 +338,7 @@ def notes_of(table: Table, content: Content, reading: Reading, more: Facts | Non
 
 
 class _Notes:
-    """Makes notes of rows, and remembers their names, 16 bytes each."""
+    """Makes notes of rows, and remembers their names, as hashes: two that collide cost a longer name, no more."""
 
     def __init__(self, table: Table, columns: Columns, content: Content, reading: Reading, more: Facts | None) -> None:
         self.table = table
@@ -329,7 +346,7 @@ class _Notes:
         self.content = content
         self.reading = reading
         self.more = more
-        self.seen: dict[bytes, bytes] = {}
+        self.seen: dict[int, int] = {}  # hashes of names and of their texts
 
     def note(self, row: Row) -> Item:
         """Returns the note of a row."""
@@ -372,8 +389,8 @@ class _Notes:
         if key is None:
             return f"row {row.number}"
         name = f"{self.columns.record}/{key[:200]}"
-        content = hashlib.blake2b((text or "").encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        while self.seen.setdefault(_digest(name), content) != content:
+        content = _hash(text or "")
+        while self.seen.setdefault(_hash(name), content) != content:
             name = f"{name} (row {row.number})"
         return name
 
@@ -434,12 +451,12 @@ class _Notes:
         return self.reading.attachment(record, raw, media or MEDIA.get(other.suffix), None, **facts)
 
 
-def _digest(name: str) -> bytes:
-    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def _cell(value: str | None) -> str | None:
-    return None if value is None or (len(value) < 8 and value.strip() in NULLS) else value
+    return None if value is None or (len(value) < 12 and value.strip(" \t\r\n") in NULLS) else value
 
 
 def first_value(values: Sequence[str | None], columns: Columns, key: str) -> str | None:
