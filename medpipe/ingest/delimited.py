@@ -505,7 +505,7 @@ def _measure(
     """Counts how many of the first rows have the width of the names; and says whether the last one's quote is open."""
     rows = dialect.split(iter(lines[above:]))
     names: tuple[str, ...] = ()
-    good = bad = 0
+    good = bad = one_more = 0
     is_open = False
     while True:
         try:
@@ -527,8 +527,12 @@ def _measure(
                 continue
         if _fit(values, len(names)) is None:
             bad += 1
+            one_more += len(values) == len(names) + 1 and values[0] == str(bad)
         else:
             good += 1
+    if one_more > 1 and one_more == bad and not good and lines[above].startswith(dialect.quote or " "):
+        # R does not name the column in which it numbers the rows.
+        names, good, bad = ("", *names), bad, 0
     seen = _has_quoted("".join(lines[above:]), dialect.delimiter, dialect.quote)
     return Layout(replace(dialect, quotes_seen=seen), names or ("",), above, good, bad), is_open
 

@@ -130,8 +130,8 @@ def _is_sure(table: Table) -> bool:
         known = table.choice.shape != "table"
         return known or (steady and layout.rows >= 1)
     bare = all(re.fullmatch(r"\w+", name) for name in names)
-    least = 3 if layout.dialect.delimiter == "\t" else 4
-    return steady and bare and len(names) >= least and layout.rows >= 5
+    least_rows = 1 if layout.dialect.delimiter == "\t" and len(names) > 3 else 3
+    return steady and bare and len(names) > 2 and layout.rows >= least_rows
 
 
 def sniff_lines(head: bytes, mapping: ColumnMapping | None = None) -> str | None:
@@ -204,7 +204,10 @@ def _delimited_rows(
         if mapping is None or mapping.header:
             next(layout.dialect.split(lines))
             lines.keep()
-        yield from read_rows(lines, layout.dialect, len(layout.names) if isinstance(choice, Columns) else None, begins)
+        width = len(layout.names) if isinstance(choice, Columns) else None
+        for row in read_rows(lines, layout.dialect, width, begins):
+            if row.values is None or tuple(row.values) != layout.names:  # not the names again, of files put together
+                yield row
 
 
 def _parquet_rows(content: Content, choice: Columns | NotNotes, places: Sequence[int]) -> Iterator[Row]:

@@ -66,22 +66,25 @@ def packed(columns: dict[str, Any], **options: Any) -> bytes:
 
 
 def test_mimic_noteevents() -> None:
-    text = "Admission Date: [**2151-7-16**]\n\nService:\nMEDICINE\n"
-    names = "ROW_ID,SUBJECT_ID,HADM_ID,CHARTDATE,CHARTTIME,STORETIME,CATEGORY,DESCRIPTION,CGID,ISERROR,TEXT".split(",")
+    text = "Reason for visit: [**Name 1**] has a cough.\n\nPlan:\nRest.\n"
+    names = [
+        "ROW_ID", "SUBJECT_ID", "HADM_ID", "CHARTDATE", "CHARTTIME", "STORETIME", "CATEGORY", "DESCRIPTION", "CGID",
+        "ISERROR", "TEXT",
+    ]  # fmt: skip
     items = read(
         table(
             names,
-            [174, 22532, "167853.0", "2151-08-04", "", "", "Discharge summary", "Report", "", "", text],
-            [175, 22532, 167853, "2151-08-04", "2151-08-04 10:20:00", "", "Nursing ", "Report", "", "1", "wrong"],
-            [176, 22532, "", "2151-08-05", "2151-08-05 10:20:00", "", "Nursing ", "Report", "", "", ""],
+            [1, 20, "300.0", "2151-08-04", "", "", "Discharge summary", "Report", "", "", text],
+            [2, 20, 300, "2151-08-04", "2151-08-04 10:20:00", "", "Nursing ", "Report", "", "1", "wrong"],
+            [3, 20, "", "2151-08-05", "2151-08-05 10:20:00", "", "Nursing ", "Report", "", "", ""],
         )
     )
     assert kinds(items) == ["note", "note marked as an error", "TEXT_EMPTY"]
     (note,) = notes(items[:1])
-    assert (note.record, note.patient_id, note.encounter_id) == ("NOTEEVENTS/174", "22532", "167853")
+    assert (note.record, note.patient_id, note.encounter_id) == ("NOTEEVENTS/1", "20", "300")
     assert (note.note_type, note.authored_at_text, note.text) == ("Discharge summary", "2151-08-04", text)
     assert note.format == "table" and note.encoding == "utf-8"
-    assert isinstance(items[2], Reject) and items[2].record == "NOTEEVENTS/176"
+    assert isinstance(items[2], Reject) and items[2].record == "NOTEEVENTS/3"
 
 
 def test_i2b2_facts_with_and_without_notes() -> None:
@@ -208,6 +211,16 @@ def test_the_first_filled_date_and_a_time_beside_it() -> None:
     assert [note.authored_at_text for note in items] == ["2020-01-02 10:00", "2020-01-03 11:30", None]
 
 
+def test_names_that_stand_again_are_no_row() -> None:
+    items = notes(read("note_id,note_text\n1,a\nnote_id,note_text\n2,b\n"))
+    assert [(note.record, note.text) for note in items] == [("note/1", "a"), ("note/2", "b")]
+
+
+def test_rows_with_names_as_r_writes_them() -> None:
+    items = notes(read('"note_id" "note_text"\n"1" 7 "a b"\n"2" 8 "c"\n'.replace(" ", ",").replace("a,b", "a b")))
+    assert [(note.record, note.text) for note in items] == [("note/7", "a b"), ("note/8", "c")]
+
+
 def test_names_of_records_are_unique_and_stable() -> None:
     content = "note_id,note_text\n1,a\n1,a\n1,b\n1,b\n,c\n2.0,d\nrow 5,e\n"
     items = notes(read(content))
@@ -241,8 +254,10 @@ def test_markup_and_media_in_cells() -> None:
         ("export", "note_id,person_id,note_text\n", "omop"),
         ("person.dat", "person_id|gender_concept_id|year_of_birth\n", "omop"),
         ("a.txt", "id\tpid\tnote\n1\t2\tCough.\n", "table"),
-        ("a.txt", "A\tB\tC\n" + "1\t2\t3\n" * 5, "table"),
-        ("a.txt", "A\tB\tC\n" + "1\t2\t3\n" * 3, "text"),
+        ("a.txt", "A\tB\tC\n" + "1\t2\t3\n" * 3, "table"),
+        ("a.txt", "A\tB\tC\n" + "1\t2\t3\n" * 2, "text"),
+        ("a.txt", "PID\tDATE\tCODE\tVALUE\n1\t2\t3\t4\n", "table"),
+        ("a.txt", "Na,K,Cl\n140,4,100\nnext, visit\n", "text"),
         ("a.txt", "Fever, cough, chills\nNa, 140, mmol\n", "text"),
         ("a.txt", "Assessment, Plan\nstable, continue\n", "text"),
         ("a.txt", "Test|Result\nNa|140\nK|4\n", "text"),
