@@ -291,11 +291,13 @@ TEXT_NAMES = tuple(
         "notetext documenttext doctext reporttext clinicaltext clinicalnote clinicalnotes clinicalnotetext notecontent "
         "notecontents documentcontent documentbody notebody reportbody reportcontent textcontent fulltext rawtext "
         "freetext narrativetext bodyanalysed transcription dischargesummary radiologyreport sectiontext resulttext",
-        "text note report body content contents narrative",
-        "notes dialogue conversation transcript",
+        "text report body content contents narrative",
+        "note notes",
+        "dialogue conversation transcript",
     )
 )
 SURE_TEXT_NAMES = TEXT_NAMES[0] | TEXT_NAMES[1]
+REMARKS = TEXT_NAMES[2]  # may as well be remarks on something else, which few rows have
 # Reports that are kept in parts: with all of the first names, the parts are those of both lists, in the table's order.
 PARTS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
     (frozenset({"findings", "impression"}), frozenset({"indication", "technique", "comparison"})),
@@ -423,24 +425,20 @@ def _of_shape(known: Shape, bare: Sequence[str]) -> Columns:
 
 def _guess(names: Sequence[str], bare: Sequence[str]) -> Columns | Unclear:
     """Takes the one column whose name says that it holds the notes, or the parts of a report."""
-    text: tuple[int, ...] = ()
-    sparse = False
-    for line in TEXT_NAMES[:2]:
-        text = text or tuple(place for place, name in enumerate(bare) if name in line)
-    if not text:
-        there = set(bare)
+    there = set(bare)
+    if not there & SURE_TEXT_NAMES:
         for needed, others in PARTS:
             if needed <= there:
                 text = tuple(place for place, name in enumerate(bare) if name in needed | others)
                 if len({bare[place] for place in text}) == len(text):
                     return _guessed(names, bare, text, sparse=False)
-        text = tuple(place for place, name in enumerate(bare) if name in TEXT_NAMES[2])
-        sparse = True
+    named = next((line for line in TEXT_NAMES if line & there), frozenset())
+    text = tuple(place for place, name in enumerate(bare) if name in named)
     if not text:
         return Unclear("no name of a column says so")
     if len(text) > 1:
         return Unclear("the names of several columns say so")
-    return _guessed(names, bare, text, sparse=sparse)
+    return _guessed(names, bare, text, sparse=named == REMARKS)
 
 
 def _guessed(names: Sequence[str], bare: Sequence[str], text: tuple[int, ...], *, sparse: bool) -> Columns:

@@ -128,7 +128,8 @@ def _is_sure(table: Table) -> bool:
     steady = layout.misfits * 20 <= layout.rows
     if not isinstance(table.choice, Unclear):
         known = table.choice.shape != "table"
-        return known or (steady and layout.rows >= 1)
+        wide = len(names) > 2 and layout.rows > 0
+        return known or (steady and (wide or (layout.rows > 1 and not layout.dialect.skip_space)))
     bare = all(re.fullmatch(r"\w+", name) for name in names)
     least_rows = 1 if layout.dialect.delimiter == "\t" and len(names) > 3 else 3
     return steady and bare and len(names) > 2 and layout.rows >= least_rows

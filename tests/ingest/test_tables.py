@@ -165,7 +165,7 @@ def test_status_of_notes() -> None:
     assert notes(items[:1])[0].note_status == "Final"
 
 
-@pytest.mark.parametrize("names", ["lab,value,unit", "id,note,text", "12,2020-01-01,a text without names"])
+@pytest.mark.parametrize("names", ["lab,value,unit", "id,report,text", "12,2020-01-01,a text without names"])
 def test_no_plausible_column_is_one_row_in_quarantine(names: str) -> None:
     (item,) = read(f"{names}\n1,2,3\n4,5,6\n")
     assert isinstance(item, Reject) and item.code == "COLUMN_MISSING" and item.record == "0"
@@ -260,6 +260,7 @@ def test_markup_and_media_in_cells() -> None:
         ("a.txt", "Na,K,Cl\n140,4,100\nnext, visit\n", "text"),
         ("a.txt", "Fever, cough, chills\nNa, 140, mmol\n", "text"),
         ("a.txt", "Assessment, Plan\nstable, continue\n", "text"),
+        ("a.txt", "note, text\nThis note, text it is\n", "text"),
         ("a.txt", "Test|Result\nNa|140\nK|4\n", "text"),
         ("a.txt", "note, text\nThis note, of text, is prose\nand goes on.\n", "text"),
         ("a.csv", "<ClinicalDocument/>", None),
