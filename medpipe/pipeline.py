@@ -157,6 +157,7 @@ def make_fingerprint(settings: Settings) -> dict[str, Any]:
         "format": settings.format,
         "max_note_chars": settings.max_note_chars,
         "max_file_bytes": settings.max_file_bytes,
+        "languages": list(settings.languages),
         "min_relation_score": settings.min_relation_score,
     }
     mapping = table_mapping(settings)
@@ -296,6 +297,7 @@ def _ingest_shard(
         max_file_bytes=settings.max_file_bytes,
         inputs=Inputs(list(by_name.values())),
         mapping=table_mapping(settings),
+        languages=settings.languages,
         chunk_documents=settings.chunk_documents,
         chunk_chars=settings.chunk_chars,
         run_id=run_id,
@@ -331,7 +333,7 @@ def _published_ids(night: Mapping[str, Any]) -> pa.Array:
         "documents",
         partition=night["partition"],
         columns=["document_id"],
-        filters=(pc.field("status") == "processed") & pc.field("source").isin(night["reuse"]),
+        filters=(pc.field("status") != "failed") & pc.field("source").isin(night["reuse"]),
     )
     return table["document_id"].combine_chunks()
 
@@ -345,12 +347,12 @@ def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str) -> No
     started_at = datetime.now(UTC)
     started = time.monotonic()
     tables = {name: files.read_table(chunk / f"{name}.parquet") for name in READS[stage]}
-    failed = failed_documents(chunk, STAGES[: STAGES.index(stage)])
-    if len(failed):
-        intact = tables["documents"]["document_id"].filter(
-            pc.invert(pc.is_in(tables["documents"]["document_id"], failed))
-        )
-        tables = {name: _of_documents(table, intact) for name, table in tables.items()}
+    documents = tables["documents"]
+    failed = pc.is_in(documents["document_id"], failed_documents(chunk, STAGES[: STAGES.index(stage)]))
+    intact = pc.and_not(pc.equal(documents["status"], "processed"), failed)
+    if not pc.all(intact).as_py():
+        ids = documents["document_id"].filter(intact)
+        tables = {name: _of_documents(table, ids) for name, table in tables.items()}
     if worker is None or not len(tables["documents"]):
         output = StageOutput({WRITES[stage]: contracts.empty_table(WRITES[stage])})
     else:

@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     max_file_bytes: int = Field(
         256 << 20, gt=0, description="A larger file that has to be read whole (JSON, XML, PDF) goes to quarantine."
     )
+    languages: tuple[str, ...] = Field(
+        ("en",), description="Languages that the models know (BCP 47); notes in others are kept and not tagged."
+    )
     chunk_documents: int = Field(512, gt=0, description="Documents that a stage holds at a time.")
     chunk_chars: int = Field(4_000_000, gt=0, description="Characters of text that a stage holds at a time.")
     token_budget: int = Field(8192, gt=0, description="Padded tokens of a batch.")

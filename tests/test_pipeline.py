@@ -227,6 +227,24 @@ def test_plan_names_no_text_and_a_night_without_sources_fails_clearly(tmp_path: 
     assert "CANARY" not in json.dumps(pipeline.plan_night(settings, DAY))
 
 
+def test_a_note_in_a_language_that_no_model_knows_is_kept_and_not_processed(tmp_path: Path) -> None:
+    lines = [{"document_id": code or "none", "language": code, "text": "cough"} for code in ("en-GB", "es", None)]
+    (tmp_path / "a.ndjson").write_text("\n".join(json.dumps(line) for line in lines))
+    settings = settings_of(tmp_path)
+    outcome = pipeline.run(settings, DAY, [str(tmp_path / "a.ndjson")])
+    rows = tables_of(settings.warehouse)
+    status = {row["record"]: row["status"] for row in rows["documents"]}
+    assert status == {"en-GB": "processed", "es": "unsupported_language", "none": "processed"}
+    kept = {row["document_id"] for row in rows["documents"] if row["status"] == "processed"}
+    for table in ("entities", "relations", "summaries"):
+        assert {row["document_id"] for row in rows[table]} == kept
+    assert outcome["counts"]["unsupported_language"] == outcome["counts"]["language:es"] == 1
+    assert warehouse.check(settings.warehouse) == []
+    known = settings_of(tmp_path, languages=("en", "es"))
+    pipeline.run(known, DAY, [str(tmp_path / "a.ndjson")])
+    assert {row["status"] for row in tables_of(known.warehouse)["documents"]} == {"processed"}
+
+
 def test_nothing_readable_is_an_empty_partition(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
     settings = settings_of(tmp_path)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC
 from typing import Any
 
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
+from medpipe.ingest.cda_text import HEAD_BYTES, is_cda, render
 from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
 from medpipe.ingest.decoding import Decoded, decode, html_to_text
 from medpipe.ingest.mapping import ColumnMapping
+from medpipe.ingest.mime import is_package
 from medpipe.records import Document, Reject, Section
 from medpipe.text.sections import find_sections
 
@@ -52,7 +55,8 @@ class Reading:
             record: place in the source, unique there.
             text: the note as a person reads it.
             sections: of a format that tells them; else they are found in the text.
-            facts: columns of the document that the source tells (``authored_at`` as it is written).
+            facts: columns of the document that the source tells (``authored_at`` as it is written), and the ``zone``
+                of a time that is written without one.
         """
         if len(text) > self.max_note_chars:
             return self.reject(record, "TEXT_TOO_LARGE", size=len(text), limit=self.max_note_chars)
@@ -60,7 +64,7 @@ class Reading:
             return self.reject(record, "TEXT_EMPTY")
         if not encodable(text):
             return self.reject(record, "TEXT_INVALID")
-        authored_at, written = parse_date(facts.pop("authored_at", None))
+        authored_at, written = parse_date(facts.pop("authored_at", None), facts.pop("zone", None) or UTC)
         facts = {name: clean(value) for name, value in facts.items()}
         text_hash = hash_text(text)
         record = self.name(record)
@@ -76,6 +80,8 @@ class Reading:
     ) -> Document | Reject:
         """Makes a document of the bytes of an attachment of a media type, or a reject where it is no text."""
         kind = (media or "").lower()
+        if is_cda(raw[:HEAD_BYTES]) or is_package(raw):
+            return self.cda(record, raw, **facts)
         markup = kind in ("text/html", "application/xhtml+xml")
         if kind and not markup and not (kind.startswith("text/") and kind != "text/rtf"):
             return self.reject(record, "MEDIA_UNSUPPORTED", kind=clean(kind))
@@ -86,6 +92,19 @@ class Reading:
             return self.reject(record, decoded.error, kind=decoded.kind)
         text = html_to_text(decoded.text) if markup else decoded.text
         return self.document(record, text, media_type=kind or None, encoding=decoded.encoding, **facts)
+
+    def cda(self, record: str, raw: bytes, **facts: Any) -> Document | Reject:
+        """Makes a document of an attachment that is a CDA document; what it says of itself fills gaps in the facts."""
+        rendered = render(raw)
+        facts = {**rendered.facts, **{name: fact for name, fact in facts.items() if fact is not None}}
+        if rendered.body is not None and rendered.body.reference is None and not rendered.body.error:
+            facts.pop("encoding", None)
+            return self.attachment(record, rendered.body.raw, rendered.body.media, rendered.body.charset, **facts)
+        if rendered.text:
+            facts["media_type"] = "text/xml"
+            return self.document(record, rendered.text, sections=rendered.sections or None, **facts)
+        unresolved = rendered.body.error or "ATTACHMENT_UNRESOLVED" if rendered.body is not None else None
+        return self.reject(record, unresolved or rendered.error or "TEXT_MISSING", **rendered.fields)
 
 
 def clean(value: Any) -> str | None:

@@ -12,9 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from medpipe.errors import MedpipeError
+from medpipe.ingest.ccda import read_ccda, sniff_xml
 from medpipe.ingest.content import Content, Inputs, Refused
 from medpipe.ingest.decoding import decode, magic
 from medpipe.ingest.fhir import read_resource
+from medpipe.ingest.hl7_syntax import looks_like_hl7
+from medpipe.ingest.hl7v2 import read_hl7v2
 from medpipe.ingest.mapping import ColumnMapping
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.omop import read_omop
@@ -85,9 +88,13 @@ def sniff(content: Content, mapping: ColumnMapping | None = None) -> str | None:
         return "ndjson"
     if suffix == ".json":
         return "json"
-    if (table := sniff_table(content, head, mapping)) is not None:
-        return table
-    other = start.startswith((b"<", b"MSH|", b"FHS|", b"BHS|", b"\x0bMSH|"))  # XML and HL7 v2: no reader yet
+    if found := sniff_table(content, head, mapping):  # before those that look for their signs anywhere: cells hold all
+        return found
+    if magic(head) is None and looks_like_hl7(head, suffix):
+        return "hl7v2"
+    if found := sniff_xml(head, suffix):
+        return found
+    other = start.startswith(b"<")  # HTML: no reader yet
     if not other and suffix in ("", ".txt", ".text") and magic(head) is None:
         return "text"
     return None
@@ -175,6 +182,8 @@ def read_text(content: Content, reading: Reading) -> Iterator[Item]:
 READERS: dict[str, Callable[[Content, Reading], Iterator[Item]]] = {
     "fhir": read_fhir,
     "ndjson": read_ndjson,
+    "ccda": read_ccda,
+    "hl7v2": read_hl7v2,
     "json": read_json,
     "omop": read_omop,
     "table": read_table,

@@ -24,6 +24,7 @@ def read_chunks(
     max_file_bytes: int = 256 << 20,
     inputs: Inputs | None = None,
     mapping: ColumnMapping | None = None,
+    languages: Sequence[str] = ("en",),
     chunk_documents: int,
     chunk_chars: int,
     run_id: str,
@@ -38,7 +39,7 @@ def read_chunks(
     ``records = documents + duplicates + not_notes + rejected``.
     """
     seen: set[bytes] = set()  # 16 bytes a note
-    chunk = _Chunk(run_id)
+    chunk = _Chunk(run_id, languages)
     chunk.counts["sources"] = len(sources)
     inputs = inputs or Inputs(sources)
     for source in sources:
@@ -60,7 +61,7 @@ def read_chunks(
             chunk.add(item)
             if chunk.is_full(chunk_documents, chunk_chars):
                 yield chunk.finish()
-                chunk = _Chunk(run_id)
+                chunk = _Chunk(run_id, languages)
     if chunk.counts or not seen:
         yield chunk.finish()
 
@@ -68,8 +69,9 @@ def read_chunks(
 class _Chunk:
     """The documents and rejects that were read since the last chunk was given out."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, languages: Sequence[str]) -> None:
         self.run_id = run_id
+        self.languages = languages
         self.documents: list[Document] = []
         self.rejects: list[Reject] = []
         self.counts: Counter[str] = Counter()
@@ -81,6 +83,8 @@ class _Chunk:
             self.documents.append(item)
             self.chars += len(item.text)
             self.counts["documents"] += 1
+            if not is_supported(item.language, self.languages):
+                self.counts.update(("unsupported_language", f"language:{item.language}"))
         elif isinstance(item, Reject):
             self.rejects.append(item)
             self.counts.update(("rejected", f"rejected:{item.code}"))
@@ -94,7 +98,7 @@ class _Chunk:
     def finish(self) -> StageOutput:
         documents = sorted(self.documents, key=lambda document: document.document_id)
         rows = {
-            "documents": documents_table(documents, self.run_id),
+            "documents": documents_table(documents, self.run_id, self.languages),
             "sections": sections_table(documents, self.run_id),
         }
         return StageOutput(rows, self.rejects, dict(self.counts))
@@ -103,20 +107,30 @@ class _Chunk:
 # Columns that a document's row takes from the record as they are.
 COPIED = (
     "document_id", "source", "record", "format", "patient_id", "encounter_id", "note_type", "note_type_code",
-    "authored_at", "authored_at_text", "media_type", "encoding", "language", "text", "text_hash",
+    "note_status", "authored_at", "authored_at_text", "media_type", "encoding", "language", "text", "text_hash",
 )  # fmt: skip
 
 
-def documents_table(documents: Sequence[Document], run_id: str) -> pa.Table:
-    """Returns documents as rows; the counts of later stages are zero until publish."""
+def documents_table(documents: Sequence[Document], run_id: str, languages: Sequence[str]) -> pa.Table:
+    """Returns documents as rows; the counts of later stages are zero until publish.
+
+    Notes in another language than ``languages`` get the status with which later stages pass them over.
+    """
     count = len(documents)
     columns = {name: [getattr(document, name) for document in documents] for name in COPIED}
     zero = [0] * count
+    known = [is_supported(document.language, languages) for document in documents]
     return contracts.conform("documents", columns | {
-        "n_chars": [len(document.text) for document in documents], "status": ["processed"] * count,
+        "n_chars": [len(document.text) for document in documents],
+        "status": ["processed" if one else "unsupported_language" for one in known],
         "n_sections": [len(document.sections) for document in documents], "n_entities": zero, "n_relations": zero,
         "n_summaries": zero, "run_id": [run_id] * count,
     })  # fmt: skip
+
+
+def is_supported(language: str | None, languages: Sequence[str]) -> bool:
+    """Says whether a language (BCP 47) is one of ``languages``; one that is not known may be."""
+    return language is None or language.split("-")[0].lower() in languages
 
 
 def sections_table(documents: Sequence[Document], run_id: str) -> pa.Table:

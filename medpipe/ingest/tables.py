@@ -62,6 +62,7 @@ MEDIA = {
 }  # fmt: skip
 OTHER_STARTS = (b"<", b"MSH|", b"FHS|", b"BHS|", b"\x0bMSH|", b"\x0bFHS|", b"\x0bBHS|")  # XML and HL7 v2
 NAME = re.compile(r"#? ?[^\W\d][\w .#/()%-]{0,63}")
+STARTS = {"{\\rtf": "application/rtf", "<?xml": "text/xml", "<ClinicalDocument": "text/xml"}
 MARKUP = re.compile(
     r"\s*(?:<\?xml[^>]{0,200}>\s*)?<(?:!doctype\s+html|html|body|div|p|span|table|pre|h[1-6])(?:\s[^<>]*)?>",
     re.IGNORECASE,
@@ -431,8 +432,9 @@ class _Notes:
         """Makes a document of a text, which may be markup, or base64 of what its media type says."""
         kind = (media or "").partition(";")[0].strip().lower()
         if kind == "text/plain" or not kind:
-            sniffed = "application/rtf" if text.lstrip().startswith("{\\rtf") else None
-            kind = sniffed or ("text/html" if MARKUP.match(text) else kind)
+            start = text[:200].lstrip("\ufeff \t\r\n")
+            sniffed = next((media for sign, media in STARTS.items() if start.startswith(sign)), None)
+            kind = "text/html" if MARKUP.match(text) else sniffed or kind
         if kind in ("", "text/plain") or "/" not in kind:
             return self.reading.document(record, text, encoding=encoding, media_type=kind or None, **facts)
         if kind.startswith("text/") or kind.endswith(("rtf", "xml", "html")):

@@ -68,6 +68,7 @@ def test_note_of_version_5_0_with_tabs_and_times() -> None:
 def test_dates_are_kept_as_they_are_written() -> None:
     (note,) = read("note_id,person_id,note_date,note_datetime,note_text\n1,2,03/01/2019,03/01/2019 08:30 AM,Cough.\n")
     assert note.authored_at_text == "03/01/2019 08:30 AM"
+    assert note.authored_at is not None and note.authored_at.isoformat() == "2019-03-01T08:30:00+00:00"
 
 
 @pytest.mark.parametrize("kind", ["tsv", "parquet"])

@@ -93,15 +93,3 @@ def test_find_sources(tmp_path: Path) -> None:
         with pytest.raises(MedpipeError) as caught:
             find_sources(inputs)
         assert caught.value.code == wanted
-
-
-@pytest.mark.corpora
-@pytest.mark.parametrize("folder", ["fhir", "fhir_ndjson"])
-def test_real_files_are_accounted_for(ehr: Path, folder: str) -> None:
-    counts: Counter[str] = Counter()
-    for output in chunks(
-        find_sources([str(ehr / folder)]), chunk_documents=512, chunk_chars=10**7, max_note_chars=10**6
-    ):
-        counts.update(output.counts)
-    assert counts["documents"] > 0
-    assert counts["records"] == counts["documents"] + counts["duplicates"] + counts["not_notes"] + counts["rejected"]

@@ -231,6 +231,16 @@ def test_names_of_records_are_unique_and_stable() -> None:
     assert len({note.document_id for note in items}) == 6
 
 
+def test_documents_in_cells() -> None:
+    document = (
+        '<ClinicalDocument xmlns="urn:hl7-org:v3"><component><structuredBody><component><section><title>Plan</title>'
+        "<text>Rest at home.</text></section></component></structuredBody></component></ClinicalDocument>"
+    )
+    (note,) = notes(read(table(["note_id", "person_id", "note_text"], [1, 2, document])))
+    assert "Rest at home." in note.text and "<" not in note.text
+    assert (note.record, note.patient_id) == ("NOTE/1", "2")
+
+
 def test_markup_and_media_in_cells() -> None:
     rows = [
         ["note_id", "note_text", "mime_type"],
@@ -263,8 +273,8 @@ def test_markup_and_media_in_cells() -> None:
         ("a.txt", "note, text\nThis note, text it is\n", "text"),
         ("a.txt", "Test|Result\nNa|140\nK|4\n", "text"),
         ("a.txt", "note, text\nThis note, of text, is prose\nand goes on.\n", "text"),
-        ("a.csv", "<ClinicalDocument/>", None),
-        ("a.csv", "MSH|^~\\&|A\r", None),
+        ("a.csv", "<ClinicalDocument/>", "ccda"),
+        ("a.csv", "MSH|^~\\&|A\r", "hl7v2"),
         ("a.jsonl", '{"note_id": 1, "person_id": 2, "note_text": "x"}\n{"note_id": 2}\n', "omop"),
         ("a.jsonl", '{"note_id": 1, "subject_id": 2, "text": "x"}\n', "table"),
         ("a.jsonl", '{"id": 1, "report": "x"}\n{"id": 2, "report": "y"}\n', "table"),
