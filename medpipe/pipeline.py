@@ -76,7 +76,8 @@ def plan_night(settings: Settings, partition: str) -> dict[str, Any]:
 def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: int = 1) -> dict[str, Any]:
     """Lists the sources, leaves out what the partition holds already, and cuts the rest into shards.
 
-    A source whose bytes the partition holds already, made by the same code, models and schemas, is not read again.
+    A source whose bytes the partition holds already, made by the same code, models and schemas, is not read again,
+    unless another source is new or changed and may hold what this one refers to, or refer to what this one holds.
     A run that was killed finds its plan again and goes on with it.
 
     Returns:
@@ -98,6 +99,9 @@ def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: i
     fingerprint = make_fingerprint(settings)
     done = _sources_done(root, partition, fingerprint)
     changed = [source for source in sources if done.get(source["name"]) != source["digest"]]
+    if changed and done:
+        open_ends = _sources_with_open_ends(root, partition)
+        changed = [source for source in sources if source in changed or source["name"] in open_ends]
     digest = make_id(
         "work",
         partition,
@@ -202,6 +206,29 @@ def _sources_done(root: Path, partition: str, fingerprint: dict[str, Any]) -> di
     if manifest is None or manifest["facts"]["fingerprint"] != fingerprint:
         return {}
     return dict(manifest["facts"]["sources"])
+
+
+def _sources_with_open_ends(root: Path, partition: str) -> set[str]:
+    """Returns the sources whose rows another source may change.
+
+    It may bring an attachment that was missing, or the document that a Binary, taken for a note of its own, belongs to.
+    """
+    missing = warehouse.read_table(
+        root,
+        "quarantine",
+        partition=partition,
+        columns=["source"],
+        filters=pc.field("code") == "ATTACHMENT_UNRESOLVED",
+    )
+    alone = warehouse.read_table(
+        root,
+        "documents",
+        partition=partition,
+        columns=["source"],
+        filters=pc.match_substring_regex(pc.field("record"), r"(^|!)Binary/")
+        & pc.field("format").isin(["fhir", "ndjson"]),
+    )
+    return {name for table in (missing, alone) for name in pc.unique(table["source"]).to_pylist()}
 
 
 def read_plan(work: str | Path) -> dict[str, Any]:

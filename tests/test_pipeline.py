@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -157,6 +158,45 @@ def test_only_new_work(tmp_path: Path, folder: Path) -> None:
     after = tables_of(settings.warehouse)
     assert len(after["documents"]) == 21 and len(after["entities"]) == 21
     assert warehouse.check(settings.warehouse) == []
+
+
+def test_an_attachment_that_arrives_later_heals_its_document(tmp_path: Path) -> None:
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    attachment = {"contentType": "text/plain", "url": "Binary/b1"}
+    note = {"resourceType": "DocumentReference", "id": "d", "content": [{"attachment": attachment}]}
+    (landing / "notes.ndjson").write_text(json.dumps(note) + "\n")
+    (landing / "other.ndjson").write_text(json.dumps({"document_id": "x", "text": "Another cough."}) + "\n")
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(landing)])
+    assert [row["code"] for row in tables_of(settings.warehouse)["quarantine"]] == ["ATTACHMENT_UNRESOLVED"]
+    assert pipeline.plan(settings, DAY, [str(landing)])["shards"] == [], "nothing new: nothing is tried again"
+    data = base64.b64encode(b"It was a cough.").decode()
+    binary = {"resourceType": "Binary", "id": "b1", "contentType": "text/plain", "data": data}
+    (landing / "Binary.ndjson").write_text(json.dumps(binary) + "\n")
+    healed = pipeline.run(settings, DAY, [str(landing)])
+    rows = tables_of(settings.warehouse)
+    assert healed["unchanged"] == 1, "the other source is not read again"
+    assert rows["quarantine"] == []
+    assert sorted(row["text"] for row in rows["documents"]) == ["Another cough.", "It was a cough."]
+    assert warehouse.check(settings.warehouse) == []
+
+
+def test_a_binary_whose_document_arrives_later_is_one_note(tmp_path: Path) -> None:
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    data = base64.b64encode(b"It was a cough.").decode()
+    binary = {"resourceType": "Binary", "id": "b1", "contentType": "text/plain", "data": data}
+    (landing / "Binary.ndjson").write_text(json.dumps(binary) + "\n")
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(landing)])
+    assert [row["record"] for row in tables_of(settings.warehouse)["documents"]] == ["Binary/b1"]
+    note = {"resourceType": "DocumentReference", "id": "d", "content": [{"attachment": {"url": "Binary/b1"}}]}
+    (landing / "notes.ndjson").write_text(json.dumps(note) + "\n")
+    pipeline.run(settings, DAY, [str(landing)])
+    rows = tables_of(settings.warehouse)
+    assert [row["record"] for row in rows["documents"]] == ["DocumentReference/d#content.0"]
+    assert len(rows["entities"]) == 1 and warehouse.check(settings.warehouse) == []
 
 
 def test_a_better_model_that_finds_less_replaces_all_rows(

@@ -7,6 +7,7 @@ something for every record, and for bad content yields a reject or raises ``Refu
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,20 +15,26 @@ from typing import Any
 from medpipe.errors import MedpipeError
 from medpipe.ingest.ccda import read_ccda, sniff_xml
 from medpipe.ingest.content import Content, Inputs, Refused
-from medpipe.ingest.decoding import decode, magic
-from medpipe.ingest.fhir import read_resource
+from medpipe.ingest.decoding import magic
+from medpipe.ingest.fhir import read_fhir
 from medpipe.ingest.hl7_syntax import looks_like_hl7
 from medpipe.ingest.hl7v2 import read_hl7v2
+from medpipe.ingest.json_text import parse_values
 from medpipe.ingest.mapping import ColumnMapping
+from medpipe.ingest.ndjson import read_ndjson
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.omop import read_omop
-from medpipe.ingest.simple_json import read_one, read_simple
+from medpipe.ingest.simple_json import read_simple
 from medpipe.ingest.sources import Source
 from medpipe.ingest.tables import read_table, sniff_lines, sniff_table
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped
 HEAD_BYTES = 1 << 16
+# Formats of files that are never an attachment of a FHIR resource, but may hold such resources.
+HOLDERS = ("fhir", "ndjson", "json", "omop", "table")
+# The namespace of FHIR, on the root or behind a prefix.
+FHIR_XML = re.compile(rb"^\s*<.*?xmlns(?::\w+)?\s*=\s*[\"']http://hl7\.org/fhir[\"']", re.DOTALL)
 
 
 def read_source(
@@ -60,7 +67,14 @@ def read_content(content: Content, reading: Reading, format: str = "auto") -> It
     """Yields what a file or an archive's member holds; whatever is wrong with it ends as a reject."""
     try:
         name = format if format != "auto" else sniff(content, reading.mapping)
-        if name is None:
+        if (
+            format == "auto"
+            and name not in HOLDERS
+            and not reading.member
+            and reading.source in reading.inputs.attached
+        ):
+            yield Skipped("attached file")  # it is read where the resource that it belongs to stands
+        elif name is None:
             yield reading.reject("0", "FORMAT_UNKNOWN")
         else:
             yield from READERS[name](content, replace(reading, format=name))
@@ -81,6 +95,8 @@ def sniff(content: Content, mapping: ColumnMapping | None = None) -> str | None:
     with content.open() as file:
         head = file.read(HEAD_BYTES)
         start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if b"\0" in head[:64]:  # UTF-16: its ASCII characters are enough to tell
+            start = head.replace(b"\0", b"").lstrip(b"\xff\xfe \t\r\n")
         if start[:1] in (b"{", b"[") and magic(head) is None:
             name = _sniff_json(file, start, suffix)
             return (sniff_lines(start, mapping) or name) if name in ("ndjson", "json") else name
@@ -90,6 +106,8 @@ def sniff(content: Content, mapping: ColumnMapping | None = None) -> str | None:
         return "json"
     if found := sniff_table(content, head, mapping):  # before those that look for their signs anywhere: cells hold all
         return found
+    if FHIR_XML.search(start):
+        return "fhir"
     if magic(head) is None and looks_like_hl7(head, suffix):
         return "hl7v2"
     if found := sniff_xml(head, suffix):
@@ -114,63 +132,33 @@ def _sniff_json(file: Any, start: bytes, suffix: str) -> str:
             pass
     if suffix in (".ndjson", ".jsonl") and rest.strip():
         return "ndjson"
-    return "fhir" if b'"resourceType"' in start or b'"resourceType"' in line else "json"
+    return (
+        "fhir" if b'"resourceType"' in start or b'"resourceType"' in line or _holds(file, b'"resourceType"') else "json"
+    )
+
+
+def _holds(file: Any, word: bytes) -> bool:
+    """Says whether a file holds a word: the type of a resource may stand behind its data."""
+    file.seek(0)
+    last = b""
+    while piece := file.read(1 << 20):
+        if word in last + piece:
+            return True
+        last = piece[-len(word) :]
+    return False
 
 
 # --- readers --------------------------------------------------------------------------------
 
 
-def parse_json(raw: bytes, place: str, reading: Reading) -> tuple[Any, Reject | None]:
-    """Returns the parsed JSON, or a reject that says where it breaks."""
-    decoded = decode(raw, "utf-8")
-    if decoded.error:
-        return None, reading.reject(place, decoded.error, kind=decoded.kind)
-    try:
-        return json.loads(decoded.text), None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}" if place == "0" else f"{place} column {error.colno}"
-        return None, reading.reject(place, "JSON_INVALID", where=where)
-    except RecursionError:
-        return None, reading.reject(place, "JSON_TOO_DEEP", limit="about 1,000")
-    except ValueError:  # an integer of more digits than Python converts
-        return None, reading.reject(place, "JSON_INVALID", where=place)
-
-
-def read_fhir(content: Content, reading: Reading) -> Iterator[Item]:
-    """Reads one FHIR resource or Bundle."""
-    value, reject = parse_json(content.read(reading.max_file_bytes), "0", reading)
-    if reject is not None:
-        yield reject
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from read_resource(item, str(index), reading)
-    else:
-        yield from read_resource(value, "0", reading)
-
-
 def read_json(content: Content, reading: Reading) -> Iterator[Item]:
     """Reads the project's own simple JSON."""
-    value, reject = parse_json(content.read(reading.max_file_bytes), "0", reading)
-    if reject is not None:
-        yield reject
-    else:
-        yield from read_simple(value, reading)
-
-
-def read_ndjson(content: Content, reading: Reading) -> Iterator[Item]:
-    """Reads lines of JSON, one at a time: FHIR resources, or objects of the project's own simple JSON."""
-    with content.open() as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            place = f"line {number}"
-            value, reject = parse_json(line, place, reading)
-            if reject is not None:
-                yield reject
-            elif isinstance(value, dict) and "resourceType" not in value and "text" in value:
-                yield read_one(value, place, reading)
-            else:
-                yield from read_resource(value, place, reading)
+    found = list(parse_values(content.read(reading.max_file_bytes), "0", reading))
+    yield from (item for item in found if isinstance(item, Reject))
+    if found in ([], [("0", [])]):
+        yield Skipped("empty file")
+    values = [item[1] for item in found if not isinstance(item, Reject)]
+    yield from read_simple(values[0] if len(values) == 1 else values, reading)
 
 
 def read_text(content: Content, reading: Reading) -> Iterator[Item]:

@@ -126,7 +126,9 @@ def find_sections(text: str) -> list[Section]:
         for match in pattern.finditer(text):
             title = match["title"]
             name = NAMES.get(" ".join(title.lower().split()), "other")
-            marks = len(match[0]) - len(match[0].lstrip())  # white space before the heading belongs to the text before it
+            marks = len(match[0]) - len(
+                match[0].lstrip()
+            )  # white space before the heading belongs to the text before it
             found[match.start("title")] = (match.start() + marks, match.end(), title, name)
     headings = [found[place] for place in sorted(found)]
     first = headings[0][0] if headings else len(text)
