@@ -34,6 +34,7 @@ import medpipe
 from medpipe.device import peak_memory_mb, release_memory
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import hash_file, make_id
+from medpipe.ingest.mapping import ColumnMapping, load_mapping
 from medpipe.ingest.sources import Source, find_sources
 from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
@@ -156,14 +157,34 @@ def make_fingerprint(settings: Settings) -> dict[str, Any]:
     """Returns all that decides the rows of a note besides the note: code, models, schemas, settings."""
     models = {stage: str(model) for stage, model in stage_models(settings).items()}
     schemas = {table: contracts.current_version(table) for table in contracts.TABLES}
-    knobs = {
+    knobs: dict[str, Any] = {
         "format": settings.format,
         "max_note_chars": settings.max_note_chars,
         "max_file_bytes": settings.max_file_bytes,
         "languages": list(settings.languages),
         "min_relation_score": settings.min_relation_score,
     }
+    mapping = table_mapping(settings)
+    if mapping is not None:
+        knobs["mapping"] = mapping.describe()  # what the file says, not where it lies
     return {"code": medpipe.__version__, "models": models, "schemas": schemas, "settings": knobs}
+
+
+def table_mapping(settings: Settings) -> ColumnMapping | None:
+    """Returns what the settings say of tables' columns.
+
+    Raises:
+        MedpipeError: SETTING_INVALID where the mapping file cannot be read or is wrong.
+    """
+    return load_mapping(
+        settings.mapping,
+        text=settings.text_column,
+        id=settings.id_column,
+        patient=settings.patient_column,
+        encounter=settings.encounter_column,
+        date=settings.date_column,
+        type=settings.type_column,
+    )
 
 
 def stage_models(settings: Settings) -> dict[str, ModelId]:
@@ -302,6 +323,7 @@ def _ingest_shard(
         max_note_chars=settings.max_note_chars,
         max_file_bytes=settings.max_file_bytes,
         inputs=Inputs(list(by_name.values())),
+        mapping=table_mapping(settings),
         languages=settings.languages,
         chunk_documents=settings.chunk_documents,
         chunk_chars=settings.chunk_chars,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medpipe.ingest.sources import Source
 
@@ -77,6 +77,7 @@ class Inputs:
 
     def __init__(self, sources: Sequence[Source] = ()) -> None:
         self.by_name: Mapping[str, Source] = {source.name: source for source in sources}
+        self.memo: dict[str, Any] = {}  # what readers keep of one source for the others
 
     @cached_property
     def binaries(self) -> Binaries:

@@ -13,6 +13,7 @@ from medpipe.ingest.cda_text import HEAD_BYTES, is_cda, render
 from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
 from medpipe.ingest.decoding import Decoded, decode, html_to_text
+from medpipe.ingest.mapping import ColumnMapping
 from medpipe.ingest.mime import is_package
 from medpipe.records import Document, Reject, Section
 from medpipe.text.language import choose_language
@@ -31,6 +32,7 @@ class Reading:
     max_file_bytes: int = 256 << 20  # of a file that has to be read whole
     member: str = ""  # path inside an archive
     inputs: Inputs = field(default_factory=Inputs)
+    mapping: ColumnMapping | None = None  # what the user says of tables' columns
 
     def inside(self, member: str) -> Reading:
         """Returns the reading of an archive's member: its records are named ``member!record``."""

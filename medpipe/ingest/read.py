@@ -20,10 +20,13 @@ from medpipe.ingest.fhir import read_fhir
 from medpipe.ingest.hl7_syntax import looks_like_hl7
 from medpipe.ingest.hl7v2 import read_hl7v2
 from medpipe.ingest.json_text import parse_values
+from medpipe.ingest.mapping import ColumnMapping
 from medpipe.ingest.ndjson import read_ndjson
 from medpipe.ingest.notes import Reading
+from medpipe.ingest.omop import read_omop
 from medpipe.ingest.simple_json import read_simple
 from medpipe.ingest.sources import Source
+from medpipe.ingest.tables import read_table, sniff_lines, sniff_table
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped
@@ -41,6 +44,7 @@ def read_source(
     max_note_chars: int,
     max_file_bytes: int = 256 << 20,
     inputs: Inputs | None = None,
+    mapping: ColumnMapping | None = None,
 ) -> Iterator[Item]:
     """Yields what a file holds: documents, rejects, and records that are not notes.
 
@@ -52,7 +56,7 @@ def read_source(
         known = ", ".join(["auto", *READERS])
         raise MedpipeError("SETTING_INVALID", name="format", reason=f"{format!r} is none of {known}")
     inputs = inputs or Inputs([source])
-    reading = Reading(source.name, "unknown", max_note_chars, max_file_bytes, inputs=inputs)
+    reading = Reading(source.name, "unknown", max_note_chars, max_file_bytes, inputs=inputs, mapping=mapping)
     try:
         yield from read_content(inputs.content(source), reading, format)
     except OSError as error:
@@ -62,7 +66,7 @@ def read_source(
 def read_content(content: Content, reading: Reading, format: str = "auto") -> Iterator[Item]:
     """Yields what a file or an archive's member holds; whatever is wrong with it ends as a reject."""
     try:
-        name = format if format != "auto" else sniff(content)
+        name = format if format != "auto" else sniff(content, reading.mapping)
         if (
             format == "auto"
             and name not in HOLDERS
@@ -82,8 +86,11 @@ def read_content(content: Content, reading: Reading, format: str = "auto") -> It
         yield reading.reject("0", "STAGE_FAILED", stage="ingest", kind=type(error).__name__)
 
 
-def sniff(content: Content) -> str | None:
-    """Returns the format of a file, ``None`` where no reader knows it."""
+def sniff(content: Content, mapping: ColumnMapping | None = None) -> str | None:
+    """Returns the format of a file, ``None`` where no reader knows it.
+
+    ``mapping`` is what the user says of tables' columns: what has such columns is a table.
+    """
     suffix = content.suffix
     with content.open() as file:
         head = file.read(HEAD_BYTES)
@@ -91,11 +98,14 @@ def sniff(content: Content) -> str | None:
         if b"\0" in head[:64]:  # UTF-16: its ASCII characters are enough to tell
             start = head.replace(b"\0", b"").lstrip(b"\xff\xfe \t\r\n")
         if start[:1] in (b"{", b"[") and magic(head) is None:
-            return _sniff_json(file, start, suffix)
+            name = _sniff_json(file, start, suffix)
+            return (sniff_lines(start, mapping) or name) if name in ("ndjson", "json") else name
     if suffix in (".ndjson", ".jsonl"):
         return "ndjson"
     if suffix == ".json":
         return "json"
+    if found := sniff_table(content, head, mapping):  # before those that look for their signs anywhere: cells hold all
+        return found
     if FHIR_XML.search(start):
         return "fhir"
     if magic(head) is None and looks_like_hl7(head, suffix):
@@ -163,5 +173,7 @@ READERS: dict[str, Callable[[Content, Reading], Iterator[Item]]] = {
     "ccda": read_ccda,
     "hl7v2": read_hl7v2,
     "json": read_json,
+    "omop": read_omop,
+    "table": read_table,
     "text": read_text,
 }

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from medpipe.ids import make_id
 from medpipe.ingest.content import Inputs
+from medpipe.ingest.mapping import ColumnMapping
 from medpipe.ingest.read import read_source
 from medpipe.ingest.sources import Source
 from medpipe.lake import contracts
@@ -22,6 +23,7 @@ def read_chunks(
     max_note_chars: int,
     max_file_bytes: int = 256 << 20,
     inputs: Inputs | None = None,
+    mapping: ColumnMapping | None = None,
     languages: Sequence[str] = ("en",),
     chunk_documents: int,
     chunk_chars: int,
@@ -30,6 +32,7 @@ def read_chunks(
     """Yields chunks of whole documents with their sections and rejects; at least one, which may be empty.
 
     ``inputs`` are all sources of the run, of which ``sources`` may be a part: references between them are resolved.
+    ``mapping`` says which columns of tables are what.
 
     Each chunk's tables are sorted by document id. A note that stands twice in the sources (same place, patient and
     text) is taken once and counted as a duplicate. In the counts of all chunks together
@@ -41,7 +44,12 @@ def read_chunks(
     inputs = inputs or Inputs(sources)
     for source in sources:
         items = read_source(
-            source, format=format, max_note_chars=max_note_chars, max_file_bytes=max_file_bytes, inputs=inputs
+            source,
+            format=format,
+            max_note_chars=max_note_chars,
+            max_file_bytes=max_file_bytes,
+            inputs=inputs,
+            mapping=mapping,
         )
         for item in items:
             if isinstance(item, Document):

@@ -211,7 +211,7 @@ def test_deep_json_is_refused(tmp_path: Path) -> None:
         ("a.xml", "<ClinicalDocument/>", "ccda"),
         ("a.txt", "MSH|^~\\&|", "hl7v2"),
         ("a.pdf", "%PDF-1.7", None),
-        ("a.csv", "a,b", None),
+        ("a.csv", "a,b", "table"),
     ],
 )
 def test_format_is_found_by_content(tmp_path: Path, name: str, content: str, expected: str | None) -> None:
