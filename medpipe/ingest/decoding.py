@@ -39,6 +39,7 @@ BOMS = (
 )  # fmt: skip
 # Control characters that text does not hold: all of C0 but tab, line feed, vertical tab, form feed, return and escape.
 CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+CONTROL_BYTE = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 # Characters of more than one byte in UTF-8 (Unicode, table 3-7).
 MULTIBYTE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
@@ -72,7 +73,7 @@ def magic(raw: bytes) -> str | None:
             return None
         return kind
     if raw[:4] in (b"RIFF", b"\0\0\0\0") or raw[4:8] == b"ftyp" or raw[128:132] == b"DICM" or raw[257:262] == b"ustar":
-        return next((kind for at, mark, kind in INNER_MAGIC if raw[at : at + len(mark)] == mark), None)
+        return next((inner for at, mark, inner in INNER_MAGIC if raw[at : at + len(mark)] == mark), None)
     if raw[:2] == b"BM" and raw[6:10] == b"\0\0\0\0":
         return "BMP image"
     return None
@@ -103,6 +104,13 @@ def decode(raw: bytes, charset: str | None = None) -> Decoded:
     return _decode_undeclared(raw)
 
 
+def is_binary(raw: bytes) -> bool:
+    """Says whether bytes are no text in any character set that is written in bytes or in wide characters."""
+    if any(raw.startswith(mark) for mark, _ in BOMS) or _wide(raw):
+        return False
+    return _too_many(len(CONTROL_BYTE.findall(raw.rstrip(b"\0\x1a"))), len(raw))
+
+
 def _decode_marked(raw: bytes, codec: str) -> Decoded:
     if codec == "utf-8":
         try:
@@ -115,9 +123,7 @@ def _decode_marked(raw: bytes, codec: str) -> Decoded:
 def _decode_declared(raw: bytes, codec: str) -> Decoded | None:
     """Decodes as declared, in the character set or the wider one that its name commonly means."""
     found: Decoded | None = None
-    for name in (codec, WIDER.get(codec)):
-        if name is None:
-            continue
+    for name in filter(None, (codec, WIDER.get(codec))):
         decoded = _checked(raw, name)
         if decoded.error is None:
             if not C1.search(decoded.text):
@@ -158,9 +164,13 @@ def _checked(raw: bytes, codec: str) -> Decoded:
 def _text(text: str, encoding: str) -> Decoded:
     """Returns the text unless so many of its characters are controls that it is none."""
     # Zeros fill fields of fixed width, and Control-Z ends files of DOS.
-    if len(CONTROL.findall(text.rstrip("\0\x1a"))) * 50 > len(text) + 50:
+    if _too_many(len(CONTROL.findall(text.rstrip("\0\x1a"))), len(text)):
         return Decoded(error="TEXT_BINARY", kind="unknown")
     return Decoded(text, encoding)
+
+
+def _too_many(controls: int, size: int) -> bool:
+    return controls * 50 > size + 50
 
 
 def _wide(raw: bytes) -> str | None:
@@ -168,10 +178,10 @@ def _wide(raw: bytes) -> str | None:
     head = raw[: min(HEAD, len(raw)) & ~3] or raw[:2]
     zeros = [head[place::4].count(0) for place in range(4)]
     units = max(len(head) // 4, 1)
-    if len(head) >= 4 and head.count(0) >= 2 * units:
-        for codec, place in (("utf-32-le", 0), ("utf-32-be", 3)):
-            if zeros[place] * 10 <= units and min(zeros[:place] + zeros[place + 1 :]) * 10 >= units * 9:
-                return codec
+    # Of the four bytes of a character two are zero (the higher planes aside), and the last one seldom is.
+    for codec, high, low in (("utf-32-le", zeros[2:], zeros[0]), ("utf-32-be", zeros[:2], zeros[3])):
+        if len(head) >= 4 and min(high) * 20 >= units * 19 and low * 10 <= units:
+            return codec
     even, odd = head[0::2].count(0), head[1::2].count(0)
     pairs = max(len(head) // 2, 1)
     if odd * 4 >= pairs and even * 8 <= odd:

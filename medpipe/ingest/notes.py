@@ -8,9 +8,9 @@ from typing import Any
 
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
+from medpipe.ingest.bodies import render
 from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
-from medpipe.ingest.decoding import Decoded, decode, html_to_text
 from medpipe.records import Document, Reject, Section
 from medpipe.text.sections import find_sections
 
@@ -72,18 +72,14 @@ class Reading:
     def attachment(
         self, record: str, raw: bytes, media: str | None, charset: str | None, **facts: Any
     ) -> Document | Reject:
-        """Makes a document of the bytes of an attachment of a media type, or a reject where it is no text."""
-        kind = (media or "").lower()
-        markup = kind in ("text/html", "application/xhtml+xml")
-        if kind and not markup and not (kind.startswith("text/") and kind != "text/rtf"):
-            return self.reject(record, "MEDIA_UNSUPPORTED", kind=clean(kind))
-        if len(raw) > 4 * self.max_note_chars:  # no encoding takes more than four bytes a character
-            return self.reject(record, "TEXT_TOO_LARGE", size=f"about {len(raw)}", limit=self.max_note_chars)
-        decoded: Decoded = decode(raw, charset)
-        if decoded.error:
-            return self.reject(record, decoded.error, kind=decoded.kind)
-        text = html_to_text(decoded.text) if markup else decoded.text
-        return self.document(record, text, media_type=kind or None, encoding=decoded.encoding, **facts)
+        """Makes a document of the bytes of an attachment, or a reject where no text can be read from them.
+
+        ``media`` and ``charset`` are what the source says of it; what the bytes are comes first.
+        """
+        body = render(raw, media, charset, self.max_note_chars)
+        if body.error:
+            return self.reject(record, body.error, **body.fields)
+        return self.document(record, body.text, media_type=body.media_type, encoding=body.encoding, **facts)
 
 
 def clean(value: Any) -> str | None:

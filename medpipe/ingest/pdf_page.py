@@ -110,8 +110,7 @@ def _draw(device: _Glyphs, interpreter: PDFPageInterpreter, page: PDFPage) -> No
             continue
         stream = _appearance(fields)
         if stream is not None:
-            box = [float(resolve1(number)) for number in list_value(fields.get("Rect"))]
-            matrix = mult_matrix(_into_box(stream, box), device.page_matrix)
+            matrix = mult_matrix(_into_box(stream, _numbers(fields.get("Rect"))), device.page_matrix)
             resources = dict_value(stream.get("Resources", {}))
             interpreter.render_contents(resources, [stream], ctm=matrix)
 
@@ -127,13 +126,16 @@ def _appearance(fields: dict[str, Any]) -> PDFStream | None:
 
 def _into_box(stream: PDFStream, box: Sequence[float]) -> Matrix:
     """Returns the matrix that puts an appearance into the rectangle of its annotation (12.5.5, algorithm)."""
-    inner = [float(resolve1(number)) for number in list_value(stream.get("BBox"))]
-    matrix = [float(resolve1(number)) for number in list_value(stream.get("Matrix", [1, 0, 0, 1, 0, 0]))]
-    x0, y0, x1, y1 = apply_matrix_rect(tuple(matrix), tuple(inner))
+    matrix = _numbers(stream.get("Matrix", [1, 0, 0, 1, 0, 0]))
+    x0, y0, x1, y1 = apply_matrix_rect(matrix, _numbers(stream.get("BBox")))
     left, bottom, right, top = min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
     wide = (right - left) / (x1 - x0) if x1 != x0 else 1.0
     high = (top - bottom) / (y1 - y0) if y1 != y0 else 1.0
-    return mult_matrix(tuple(matrix), (wide, 0, 0, high, left - x0 * wide, bottom - y0 * high))
+    return mult_matrix(matrix, (wide, 0, 0, high, left - x0 * wide, bottom - y0 * high))
+
+
+def _numbers(array: Any) -> Any:
+    return tuple(float(resolve1(number)) for number in list_value(array))
 
 
 def _name(value: Any) -> str:
@@ -354,7 +356,7 @@ def _columns(lines: list[Line]) -> list[list[Line]] | None:
     where the page draws one side before the other: a table is drawn by rows.
     """
     gaps = Counter(round((left.end + right.x) / 2 / 6) * 6 for line in lines for left, right in pairwise(line.segments))
-    best: tuple[int, int, int, float] | None = None
+    best: tuple[int, int, int, int] | None = None
     for middle, count in gaps.most_common(8):
         if count < COLUMN_LINES:
             break
@@ -374,7 +376,7 @@ def _part(line: Line, segments: list[Segment]) -> Line:
     return Line(segments, line.y, line.size)
 
 
-def _runs(lines: Sequence[Line], middle: float) -> Iterator[tuple[int, int]]:
+def _runs(lines: Sequence[Line], middle: int) -> Iterator[tuple[int, int]]:
     """Yields the runs of lines that nothing crosses at a place, first and behind last."""
     first = 0
     for index, line in enumerate(lines):
@@ -386,7 +388,7 @@ def _runs(lines: Sequence[Line], middle: float) -> Iterator[tuple[int, int]]:
         yield first, len(lines)
 
 
-def _check_columns(lines: Sequence[Line], middle: float) -> int:
+def _check_columns(lines: Sequence[Line], middle: int) -> int:
     """Returns how many of the lines have text on both sides, or 0 where these are no columns."""
     sides: tuple[list[Segment], list[Segment]] = ([], [])
     both = 0

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from medpipe.ingest.decoding import ONE_BY_ONE, standard_name
+from medpipe.ingest.charsets import ONE_BY_ONE, standard_name
 
 # A control word (the space behind it is part of it), a hexadecimal byte, another control symbol, a brace, a line end
 # (which means nothing), text.
@@ -113,13 +113,16 @@ def read_rtf(raw: bytes) -> tuple[str, str]:
     A file that breaks off gives the text up to there, as Word shows it.
 
     Raises:
-        NotRtfError: where it does not begin like RTF.
+        NotRtfError: where it does not begin like RTF, or breaks off before any text.
     """
     start = raw.find(b"{\\rtf")
     if start < 0 or raw[:start].strip(b"\xef\xbb\xbf \t\r\n\0"):
         raise NotRtfError
     reader = _Reader(raw, start)
-    return reader.read(), standard_name(reader.codec)
+    text = reader.read()
+    if reader.stack and not text.strip():
+        raise NotRtfError
+    return text, standard_name(reader.codec)
 
 
 class _Reader:
