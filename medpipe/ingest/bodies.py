@@ -13,7 +13,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medpipe.ingest.decoding import BOMS, decode, is_binary, magic
@@ -36,7 +36,7 @@ PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta|style)\b", re
 FRAGMENT = re.compile(rb"<(?:p|div|span|table|ul|ol|h[1-6]|font|center|pre|section|article|b|br)(?:\s[^<>]*)?/?>", re.I)
 TAG = re.compile(rb"</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|&(?:[a-z]{2,8}|#\d{2,5});", re.IGNORECASE)
 END_TAG = re.compile(rb"</[a-z][a-z0-9]*\s*>|<br\s*/?>", re.IGNORECASE)
-XML = re.compile(rb"<(?:\?xml\s|!DOCTYPE\s|[A-Za-z_][\w.:-]*(?:\s+[\w.:-]+\s*=\s*[\"'][^<]*)?/?>)")
+XML = re.compile(rb"<[A-Za-z_][\w.:-]*(?:\s+[\w.:-]+\s*=\s*[\"'][^<]*)?/?>")
 META_CHARSET = re.compile(rb"<meta\b[^<>]{0,300}?\bcharset\s*=\s*[\"']?([\w.:-]{1,40})", re.IGNORECASE)
 XML_ENCODING = re.compile(rb"<\?xml\b[^<>]{0,300}?\bencoding\s*=\s*[\"']([\w.:-]{1,40})")
 # Base64 of a PDF or RTF file: what was encoded twice on its way.
@@ -48,7 +48,7 @@ OFFICE_PARTS = (
 )  # fmt: skip
 UNSUPPORTED = frozenset((
     *(kind for _, kind in OFFICE_PARTS), "Open XML document", "OpenDocument", "Office document", "PostScript document",
-    "XML", "JSON", "HL7 v2 message",
+    "XML", "JSON", "HL7 v2 message", "audio", "video",
 ))  # fmt: skip
 
 
@@ -95,7 +95,8 @@ def render(raw: bytes, media: str | None, charset: str | None, limit: int = 5_00
         return _failed("OCR_NEEDED", kind)
     if kind == "application/pdf":
         return _failed("PDF_INVALID", "it does not begin like one")
-    return _failed("MEDIA_UNSUPPORTED" if kind in UNSUPPORTED or MEDIA_TYPE.fullmatch(kind) else "TEXT_BINARY", kind)
+    known = kind in UNSUPPORTED or kind.endswith("archive") or MEDIA_TYPE.fullmatch(kind)
+    return _failed("MEDIA_UNSUPPORTED" if known else "TEXT_BINARY", kind)
 
 
 def kind_of(raw: bytes, media: str = "") -> str:
@@ -103,7 +104,7 @@ def kind_of(raw: bytes, media: str = "") -> str:
 
     ``media`` is what they are said to be; for bytes that are no text it is what they are called, if they show nothing.
     """
-    head = opening(raw[:HEAD_BYTES])
+    head = text_head(raw[:HEAD_BYTES])
     if head.startswith(b"{\\rtf"):
         return "RTF"
     if head.startswith(b"%PDF-") or (b"%PDF-1." in head[:1024] and b"endobj" in raw):
@@ -123,7 +124,8 @@ def _text_kind(head: bytes, raw: bytes, media: str) -> str:
         return "HTML"
     if media in HTML_TYPES and TAG.search(head):
         return "HTML"
-    if XML.match(root) and (head.startswith(b"<?xml") or raw.rstrip(b"\0 \t\r\n")[-1:] == b">"):
+    declared = head.startswith(b"<?xml") or root.startswith(b"<!DOCTYPE")
+    if declared or (XML.match(root) and (b"</" in root or root.rstrip(b"\0 \t\r\n").endswith(b"/>"))):
         return "XML"
     if head.startswith((b"MSH|", b"FHS|", b"BHS|")):
         return "HL7 v2 message"
@@ -134,7 +136,7 @@ def _text_kind(head: bytes, raw: bytes, media: str) -> str:
     return "text"
 
 
-def opening(head: bytes) -> bytes:
+def text_head(head: bytes) -> bytes:
     """Returns the first bytes of a text as UTF-8, or as near to it as that takes no guess; no mark, no white space."""
     for mark, codec in BOMS:
         if head.startswith(mark):
@@ -154,13 +156,18 @@ def zip_kind(stream: io.BufferedIOBase) -> str:
     """Returns what a zip archive is: an office document, or just an archive."""
     try:
         with zipfile.ZipFile(stream) as archive:  # type: ignore[arg-type]
-            names = [info.filename for info in archive.infolist()[:1000]]
+            names = [info.filename for info in archive.infolist()[:1000] if not info.is_dir()]
     except Exception:  # a damaged archive: the module raises many kinds of errors
         return "zip archive"
+    return office_kind(names) or "zip archive"
+
+
+def office_kind(names: Sequence[str]) -> str | None:
+    """Returns what document a zip archive is, by its members' names; their XML is not what a person reads."""
     if "[Content_Types].xml" in names:
         parts = (kind for part, kind in OFFICE_PARTS if any(name.startswith(part) for name in names))
         return next(parts, "Open XML document")
-    return "OpenDocument" if names[:1] == ["mimetype"] else "zip archive"
+    return "OpenDocument" if names[:1] == ["mimetype"] else None
 
 
 def _failed(code: str, kind: str) -> Body:

@@ -22,14 +22,14 @@ MAGIC = {
     b"GIF87a": "GIF image", b"GIF89a": "GIF image", b"II*\x00": "TIFF image", b"MM\x00*": "TIFF image",
     b"II+\x00": "TIFF image", b"MM\x00+": "TIFF image", b"\x00\x00\x00\x0cjP  ": "JPEG 2000 image",
     b"PK\x03\x04": "zip archive", b"PK\x05\x06": "zip archive", b"PK\x07\x08": "zip archive",
-    b"\x1f\x8b": "gzip archive", b"BZh": "bzip2 archive", b"\xfd7zXZ\x00": "xz archive",
+    b"\x1f\x8b": "gzip archive", b"\xfd7zXZ\x00": "xz archive",
     b"7z\xbc\xaf\x27\x1c": "7z archive", b"Rar!\x1a\x07": "rar archive", b"\x28\xb5\x2f\xfd": "zstd archive",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "Office document", b"PAR1": "Parquet file", b"SQLite format 3\x00": "database",
-    b"\x7fELF": "program", b"OggS": "audio", b"ID3": "audio", b"fLaC": "audio", b"%!PS": "PostScript document",
+    b"\x7fELF": "program", b"OggS": "audio", b"fLaC": "audio", b"%!PS": "PostScript document",
 }  # fmt: skip
 # Kinds that are known by what stands further inside: offset, bytes, kind.
 INNER_MAGIC = (
-    (128, b"DICM", "DICOM image"), (8, b"WEBP", "WebP image"), (8, b"WAVE", "audio"), (8, b"AVI ", "video"),
+    (128, b"DICM", "DICOM image"), (8, b"WEBPVP8", "WebP image"), (8, b"WAVE", "audio"), (8, b"AVI ", "video"),
     (4, b"ftyp", "video"), (257, b"ustar", "tar archive"),
 )  # fmt: skip
 # Byte order marks; the longer one first, of which a shorter one is the beginning.
@@ -62,18 +62,16 @@ class Decoded:
 
 def magic(raw: bytes) -> str | None:
     """Returns the kind of file that the bytes begin like, if it is one that holds no plain text."""
-    if kind := next((kind for start, kind in MAGIC.items() if raw.startswith(start)), None):
-        # Letters that begin a word too need more than themselves.
-        if (
-            kind in ("audio", "bzip2 archive")
-            and raw[:3] in (b"ID3", b"BZh")
-            and raw[:64].isascii()
-            and 0 not in raw[:64]
-        ):
-            return None
-        return kind
-    if raw[:4] in (b"RIFF", b"\0\0\0\0") or raw[4:8] == b"ftyp" or raw[128:132] == b"DICM" or raw[257:262] == b"ustar":
-        return next((inner for at, mark, inner in INNER_MAGIC if raw[at : at + len(mark)] == mark), None)
+    for start, kind in MAGIC.items():
+        if raw.startswith(start):
+            return kind
+    if raw[:3] == b"BZh" and raw[4:10] == b"1AY&SY":
+        return "bzip2 archive"
+    if raw[:3] == b"ID3" and raw[3:4] in (b"\x02", b"\x03", b"\x04"):
+        return "audio"
+    for at, mark, kind in INNER_MAGIC:
+        if raw[at : at + len(mark)] == mark:
+            return kind
     if raw[:2] == b"BM" and raw[6:10] == b"\0\0\0\0":
         return "BMP image"
     return None
@@ -90,8 +88,8 @@ def decode(raw: bytes, charset: str | None = None) -> Decoded:
     for mark, codec in BOMS:
         if raw.startswith(mark):
             return _decode_marked(raw[len(mark) :], codec)
-    if codec := _wide(raw):
-        return _checked(raw, codec)
+    if wide := _wide(raw):
+        return _checked(raw, wide)
     declared = find_codec(charset)
     if declared and _is_seven_bit(declared, raw):
         return _checked(raw, declared)

@@ -81,6 +81,14 @@ class _List:
     number: int = 1
 
 
+@dataclass(slots=True)
+class _Row:
+    # What was to come before the next text when the row began.
+    cells: int
+    in_cell: bool
+    count: int = 0  # cells so far
+
+
 class _Page:
     """The target of the parser: collects text, and what must stand before the next text."""
 
@@ -91,7 +99,11 @@ class _Page:
         self.hidden = self.kept = False
         self.title: list[str] = []
         self.lists: list[_List] = []
-        self.rows: list[tuple[int, int, bool]] = []  # open rows: pieces of text before it, cells, in_cell as before it
+        self.tables: list[
+            list[tuple[int, int]]
+        ] = []  # of open tables the rows: place in parts, empty cells before text
+        self.rows: list[_Row] = []  # that are open
+        self.filled = 0  # how many of them, from the outermost one, have text
         # What the next text brings with it.
         self.breaks = 0  # line feeds
         self.cells = 0  # borders of cells
@@ -134,7 +146,9 @@ class _Page:
 
     def _begin(self, tag: str, attributes: Mapping[str, str]) -> None:
         if tag == "tr":
-            self.rows.append((len(self.parts), self.cells, self.in_cell))
+            self.rows.append(_Row(self.cells, self.in_cell))
+        elif tag == "table":
+            self.tables.append([])
         if tag in BLOCKS:
             self._break(2 if tag in PARAGRAPHS and not (tag in LISTS and self.lists) else 1)
         if tag in CELLS:
@@ -158,6 +172,8 @@ class _Page:
     def _end(self, tag: str) -> None:
         if tag == "tr" and self.rows:
             self._end_row()
+        elif tag == "table" and self.tables:
+            self._end_table()
         elif tag in CELLS:
             if not self.in_cell:
                 self.breaks = 0
@@ -172,19 +188,29 @@ class _Page:
             self._put("”")
 
     def _begin_cell(self) -> None:
-        row_filled = self.rows and len(self.parts) > self.rows[-1][0]
-        if row_filled:
+        if self.rows:
+            self.rows[-1].count += 1
+        if self.rows and self.filled == len(self.rows):
             self.breaks = 0
             self.cells += 1
         self.in_cell = True
 
     def _end_row(self) -> None:
-        before, cells, in_cell = self.rows.pop()
-        if len(self.parts) > before:
+        row = self.rows.pop()
+        if self.filled > len(self.rows):
+            self.filled = len(self.rows)
             self.cells, self.in_cell = 0, False
             self._break(1)
         else:  # an empty row: as if it were not there
-            self.cells, self.in_cell = cells, in_cell
+            self.cells, self.in_cell = row.cells, row.in_cell
+
+    def _end_table(self) -> None:
+        """Gives rows the borders of empty cells at their beginning, except of columns that are empty in all of them."""
+        rows = self.tables.pop()
+        least = min((empty for _, empty in rows), default=0)
+        for place, empty in rows:
+            self.parts[place] = "| " * (empty - least)
+        self._break(1)
 
     def _begin_item(self, attributes: Mapping[str, str]) -> None:
         inner = self.lists[-1] if self.lists else _List()
@@ -259,6 +285,11 @@ class _Page:
                 self.parts.append("\n" * min(self.breaks, 2))
             elif self.space:
                 self.parts.append(" ")
+        for row in self.rows[self.filled :]:
+            if self.tables:
+                self.tables[-1].append((len(self.parts), max(row.count - 1, 0)))
+            self.parts.append("")
+        self.filled = len(self.rows)
         self.parts += [self.marker, text]
         self.breaks = self.cells = 0
         self.marker = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
@@ -13,6 +13,9 @@ from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
 from medpipe.records import Document, Reject, Section
 from medpipe.text.sections import find_sections
+
+if TYPE_CHECKING:
+    from medpipe.ingest.archives import Allowance
 
 LONGEST_NAME = 500  # characters of an id or title; what is longer is cut
 
@@ -27,6 +30,7 @@ class Reading:
     max_file_bytes: int = 256 << 20  # of a file that has to be read whole
     member: str = ""  # path inside an archive
     inputs: Inputs = field(default_factory=Inputs)
+    allowance: Allowance | None = None  # inside an archive: how much may still be unpacked
 
     def inside(self, member: str) -> Reading:
         """Returns the reading of an archive's member: its records are named ``member!record``."""

@@ -7,13 +7,16 @@ something for every record, and for bad content yields a reject or raises ``Refu
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medpipe.errors import MedpipeError
+from medpipe.ingest.archives import container_of, read_archive
+from medpipe.ingest.bodies import kind_of, text_head
 from medpipe.ingest.content import Content, Inputs, Refused
-from medpipe.ingest.decoding import decode, magic
+from medpipe.ingest.decoding import decode
 from medpipe.ingest.fhir import read_resource
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.simple_json import read_one, read_simple
@@ -52,7 +55,11 @@ def read_source(
 def read_content(content: Content, reading: Reading, format: str = "auto") -> Iterator[Item]:
     """Yields what a file or an archive's member holds; whatever is wrong with it ends as a reject."""
     try:
-        name = format if format != "auto" else sniff(content)
+        opening = Opening.of(content)
+        if kind := container_of(opening.raw):
+            yield from read_archive(kind, content, reading, lambda member, inner: read_content(member, inner, format))
+            return
+        name = format if format != "auto" else sniff_opening(opening)
         if name is None:
             yield reading.reject("0", "FORMAT_UNKNOWN")
         else:
@@ -65,22 +72,83 @@ def read_content(content: Content, reading: Reading, format: str = "auto") -> It
         yield reading.reject("0", "STAGE_FAILED", stage="ingest", kind=type(error).__name__)
 
 
+# --- which reader -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The beginning of a file, by which its format is told."""
+
+    content: Content
+    raw: bytes  # as it is
+    head: bytes  # of text: as UTF-8, without byte order mark and white space before it
+
+    @classmethod
+    def of(cls, content: Content) -> Opening:
+        """Reads the first bytes of a file."""
+        raw = content.head(HEAD_BYTES)
+        return cls(content, raw, text_head(raw))
+
+    @property
+    def suffix(self) -> str:
+        """The last suffix of the file's name in lower case."""
+        return self.content.suffix
+
+
 def sniff(content: Content) -> str | None:
-    """Returns the format of a file, ``None`` where no reader knows it."""
-    suffix = content.suffix
-    with content.open() as file:
-        head = file.read(HEAD_BYTES)
-        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-        if start[:1] in (b"{", b"[") and magic(head) is None:
-            return _sniff_json(file, start, suffix)
-    if suffix in (".ndjson", ".jsonl"):
+    """Returns the format of a file, ``None`` where no reader knows it; an archive has none."""
+    return sniff_opening(Opening.of(content))
+
+
+def sniff_opening(opening: Opening) -> str | None:
+    """Returns the first format that a file looks like."""
+    return next((name for looks_like in FORMATS if (name := looks_like(opening))), None)
+
+
+# An object or a list of objects, lists or texts: notes may begin with a bracket, too ("[demographics]", "[1]").
+JSON = re.compile(rb"\{\s*[\"}]|\[\s*(?:\[\s*)*[{\"\]]")
+
+
+def sniff_json(opening: Opening) -> str | None:
+    """Tells JSON by its first signs; what is named so and is none goes to the reader that says where it breaks."""
+    if JSON.match(opening.head):
+        with opening.content.open() as file:
+            file.seek(len(opening.raw))
+            return _sniff_json(file, opening.head, opening.suffix)
+    if opening.suffix in (".ndjson", ".jsonl"):
         return "ndjson"
-    if suffix == ".json":
-        return "json"
-    other = start.startswith((b"<", b"MSH|", b"FHS|", b"BHS|", b"\x0bMSH|"))  # XML and HL7 v2: no reader yet
-    if not other and suffix in ("", ".txt", ".text") and magic(head) is None:
-        return "text"
-    return None
+    return "json" if opening.suffix == ".json" and opening.head else None
+
+
+def sniff_text(opening: Opening) -> str | None:
+    """Tells notes, whatever their file's name is, and documents for which the reader of notes has a code.
+
+    What programs read (settings, source code, and tables, XML and messages that their own readers did not know) is
+    text too; it is known by its name.
+    """
+    kind = kind_of(opening.raw)
+    if kind == "text":
+        return None if opening.suffix in NO_NOTES else "text"
+    if kind == "unknown":
+        return "text" if opening.suffix in (".txt", ".text") else None
+    known = ("RTF", "PDF", "HTML", "base64", "Office document", "PostScript document", "audio", "video")
+    return "text" if kind in known or kind.endswith(("image", "archive")) else None
+
+
+# Suffixes of text files that hold no note.
+NO_NOTES = frozenset((
+    ".csv", ".tsv", ".psv", ".json", ".ndjson", ".jsonl", ".xml", ".xsl", ".xslt", ".xsd", ".dtd", ".hl7", ".er7",
+    ".parquet", ".sql", ".py", ".js", ".css", ".sh", ".bat", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".properties",
+    ".log", ".md5", ".sha1", ".sha256",
+))  # fmt: skip
+
+# Each format's test, in the order in which they are asked: a function ``(opening) -> name of the reader, or None``.
+# What is strict comes before what is not; text is last, because everything that is written is text.
+FORMATS: tuple[Callable[[Opening], str | None], ...] = (
+    sniff_json,
+    # XML by its root element (fhir, ccda), HL7 v2 by its first segment, tables by their first lines (omop, table)
+    sniff_text,
+)
 
 
 def _sniff_json(file: Any, start: bytes, suffix: str) -> str:
@@ -156,10 +224,14 @@ def read_ndjson(content: Content, reading: Reading) -> Iterator[Item]:
                 yield from read_resource(value, place, reading)
 
 
+# What the name of a file says of its content, where that leaves it open.
+MEDIA_TYPES = {".html": "text/html", ".htm": "text/html", ".xhtml": "application/xhtml+xml"}
+
+
 def read_text(content: Content, reading: Reading) -> Iterator[Item]:
-    """Reads a file of plain text as one note."""
+    """Reads a file of plain text, RTF, HTML or PDF as one note."""
     raw = content.read(reading.max_file_bytes)
-    yield reading.attachment("0", raw, "text/plain", None)
+    yield reading.attachment("0", raw, MEDIA_TYPES.get(content.suffix), None)
 
 
 READERS: dict[str, Callable[[Content, Reading], Iterator[Item]]] = {

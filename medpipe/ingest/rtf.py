@@ -393,17 +393,29 @@ def _joined(parts: list[str]) -> str:
     text = "".join(parts)
     if CELL not in text:
         return text.replace(ROW, "\n").replace(ROW_BEGINS, "")
-    return "\n".join(_row(row.split(CELL)) for row in text.split(ROW))
+    lines: list[str] = []
+    table: list[list[str]] = []
+    for row in text.split(ROW):
+        cells = row.split(CELL)
+        if len(cells) == 1:
+            lines += [*_table(table), row.replace(ROW_BEGINS, "")]
+            table = []
+            continue
+        before, _, cells[0] = cells[0].rpartition(ROW_BEGINS)  # paragraphs between the row before and this one
+        if before := before.replace(ROW_BEGINS, ""):
+            lines += [*_table(table), before.removesuffix("\n")]
+            table = []
+        table.append([cell.replace(ROW_BEGINS, "").strip("\n") for cell in cells])
+    return "\n".join([*lines, *_table(table)])
 
 
-def _row(cells: list[str]) -> str:
-    if len(cells) == 1:
-        return cells[0].replace(ROW_BEGINS, "")
-    before, _, cells[0] = cells[0].rpartition(ROW_BEGINS)  # paragraphs between the row before and this one
-    cells = [cell.replace(ROW_BEGINS, "").strip("\n") for cell in cells]
-    filled = [index for index, cell in enumerate(cells) if cell.strip()]
-    row = " | ".join(cells[filled[0] : filled[-1] + 1]) if filled else ""
-    return before.replace(ROW_BEGINS, "") + row
+def _table(rows: list[list[str]]) -> list[str]:
+    """Returns a line a row: without the columns at its left that are empty, and empty cells at the end of a row."""
+    filled = [[index for index, cell in enumerate(cells) if cell.strip()] for cells in rows]
+    left = min((places[0] for places in filled if places), default=0)
+    return [
+        " | ".join(cells[left : places[-1] + 1]).lstrip() for cells, places in zip(rows, filled, strict=True) if places
+    ]
 
 
 def _distinct(parts: list[list[str]]) -> list[str]:
