@@ -19,6 +19,7 @@ readers go back and forth.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import posixpath
@@ -136,6 +137,19 @@ class Allowance:
             raise Refused("ARCHIVE_TOO_LARGE", limit=f"{MAX_MEMBERS:,} members")
 
 
+# What the modules raise on damaged archives. BadGzipFile is an OSError, but says nothing of the disk; RuntimeError is
+# for a password, NotImplementedError for a way of packing, and the rest for broken headers.
+DAMAGES = (
+    zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError,
+    OverflowError, struct.error,
+)  # fmt: skip
+
+
+def _of_archive(error: OSError) -> Exception:
+    """Returns the refusal where a damaged archive made zipfile seek to a place before the file's beginning."""
+    return Refused("ARCHIVE_INVALID") if error.errno == errno.EINVAL else error
+
+
 class _Unpacking(io.RawIOBase):
     """A stream of what unpacks: it counts, it can seek (back by beginning again), and its errors are ``Refused``."""
 
@@ -168,12 +182,10 @@ class _Unpacking(io.RawIOBase):
             if self.stream is None:
                 self.stream = self.unpack()
             data = self.stream.read(size)
-        # BadGzipFile is an OSError, but says nothing of the disk; RuntimeError: a password; NotImplementedError: a way
-        # of packing that zipfile does not know.
-        except (zlib.error, EOFError, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except DAMAGES as error:
             raise Refused("ARCHIVE_INVALID") from error
-        except (ValueError, struct.error, OverflowError) as error:  # how zipfile and gzip meet broken headers
-            raise Refused("ARCHIVE_INVALID") from error
+        except OSError as error:
+            raise _of_archive(error) from error
         self.at += len(data)
         if self.at > self.farthest:
             new, self.farthest = self.at - self.farthest, self.at
@@ -346,9 +358,10 @@ def _zip_members(stream: BinaryIO, allowance: Allowance) -> list[Member]:
         raise Refused("ARCHIVE_TOO_LARGE", limit=f"{MAX_MEMBERS:,} members")
     try:
         archive = zipfile.ZipFile(stream)
-    # What zipfile raises on broken headers is not one kind of error (UnicodeDecodeError is a ValueError).
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, EOFError, OverflowError) as error:
+    except DAMAGES as error:
         raise Refused("ARCHIVE_INVALID") from error
+    except OSError as error:
+        raise _of_archive(error) from error
     infos = [info for info in archive.infolist() if not info.is_dir()]
     if kind := office_kind([info.filename for info in infos]):
         raise Refused("MEDIA_UNSUPPORTED", kind=kind)

@@ -238,8 +238,8 @@ class _Page:
         text = "".join(self.data_).replace("\xad", "")  # soft hyphens are not seen
         self.data_.clear()
         tag = self.stack[-1][0] if self.stack else ""
-        if tag == "title" and not any(name == "svg" for name, *_ in self.stack[-4:]):
-            self.title.append(text)
+        if tag == "title":  # that of a drawing is what a pointer over it shows
+            self.title += [] if any(name == "svg" for name, *_ in self.stack[-4:]) else [text]
         elif self.hidden:
             return
         elif self.kept:

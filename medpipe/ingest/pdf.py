@@ -20,6 +20,7 @@ from pathlib import Path
 
 import medpipe
 
+PAGE_SECONDS = 2  # a page of text takes a tenth of one
 COMMAND = "from medpipe.ingest.pdf_page import serve; serve()"
 
 
@@ -31,13 +32,13 @@ class _Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.owner = 0  # process that started it: a forked one must not talk to its parent's
 
-    def ask(self, raw: bytes, limit: int) -> tuple[str, str]:
+    def ask(self, raw: bytes, limit: int, seconds: int) -> tuple[str, str]:
         """Returns an answer: its first line, which names an error, and the text."""
         with self.lock:
             process = self._process()
             assert process.stdin is not None and process.stdout is not None
             try:
-                process.stdin.write(limit.to_bytes(8) + len(raw).to_bytes(8))
+                process.stdin.write(b"".join(number.to_bytes(8) for number in (limit, seconds, len(raw))))
                 process.stdin.write(raw)
                 process.stdin.flush()
                 size = process.stdout.read(8)
@@ -76,11 +77,14 @@ class _Worker:
 _WORKER = _Worker()
 
 
-def read_pdf(raw: bytes, limit: int) -> tuple[str, str | None, str]:
+def read_pdf(raw: bytes, limit: int, seconds: int = PAGE_SECONDS) -> tuple[str, str | None, str]:
     """Returns the text of a PDF, the code of an error, and what the error is about.
 
-    ``limit`` is how many characters are wanted at most; a file with more is read a page further.
+    Args:
+        raw: the file.
+        limit: characters that are wanted at most; a file with more is read a page further.
+        seconds: of processor time, to open the file and for each page.
     """
-    head, text = _WORKER.ask(raw, limit)
+    head, text = _WORKER.ask(raw, limit, seconds)
     code, _, kind = head.partition(" ")
     return text, code or None, kind

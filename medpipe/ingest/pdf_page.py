@@ -410,33 +410,31 @@ def _check_columns(lines: Sequence[Line], middle: int) -> int:
 # --- the process ------------------------------------------------------------------------------
 
 MEMORY = 1 << 30  # bytes of address space
-OPEN_SECONDS = 4  # of processor time, to open a file and for each page
-PAGE_SECONDS = 4
-SECONDS_A_MEGABYTE = 50
+SECONDS_A_MEGABYTE = 40  # of processor time for a whole file
 
 
 def serve() -> None:
     """Reads PDFs from standard input and writes their text to standard output, until the input ends.
 
-    A job is two numbers of eight bytes, the limit of characters and the size, and the file; an answer is its size and
-    UTF-8 that begins with a line: a code and a kind of error, or nothing. The kernel ends this process where a file
-    takes more time than it may; what takes too much memory is answered.
+    A job is three numbers of eight bytes and the file: the limit of characters, the seconds of processor time to open
+    the file and for each page, and the size. An answer is its size and UTF-8 that begins with a line: a code and a kind
+    of error, or nothing. The kernel ends this process where a file takes more time; too much memory is answered.
     """
     jobs, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    while len(head := jobs.read(16)) == 16:
-        limit, size = int.from_bytes(head[:8]), int.from_bytes(head[8:])
-        answer = _answer(jobs.read(size), limit)
+    while len(head := jobs.read(24)) == 24:
+        limit, seconds, size = (int.from_bytes(head[place : place + 8]) for place in (0, 8, 16))
+        answer = _answer(jobs.read(size), limit, seconds)
         answers.write(len(answer).to_bytes(8) + answer)
         answers.flush()
 
 
-def _answer(raw: bytes, limit: int) -> bytes:
-    end = _seconds() + OPEN_SECONDS + SECONDS_A_MEGABYTE * len(raw) // 1_000_000
-    _allow(min(_seconds() + OPEN_SECONDS, end))
+def _answer(raw: bytes, limit: int, seconds: int) -> bytes:
+    end = _seconds() + seconds + SECONDS_A_MEGABYTE * len(raw) // 1_000_000
+    _allow(min(_seconds() + seconds, end))
     try:
-        text = read_pages(raw, limit, lambda: _allow(min(_seconds() + PAGE_SECONDS, end)))
+        text = read_pages(raw, limit, lambda: _allow(min(_seconds() + seconds, end)))
         return b"\n" + text.encode("utf-8", "replace")
     except PdfError as error:
         return f"{error.code} {error.kind}\n".encode()

@@ -38,7 +38,7 @@ UNSEEN = frozenset((
     "rsidtbl", "generator", "nextfile",
 ))  # fmt: skip
 SEEN = frozenset((
-    "shpinst", "shpgrp", "shptxt", "do", "dptxbxtext", "ud", "nesttableprops",
+    "shpinst", "shpgrp", "shptxt", "do", "dptxbxtext", "ud",
 ))  # fmt: skip
 BOXES = frozenset(("shptxt", "dptxbxtext"))  # text boxes
 # Destinations that stand elsewhere on the page than in the file.
@@ -79,9 +79,9 @@ WINGDINGS = dict(zip(
 
 # Ends of cells and rows and beginnings of rows among the text: code points that are no characters, and that the text
 # itself does not keep.
-CELL, ROW, ROW_BEGINS = "\ufdd0", "\ufdd1", "\ufdd2"
-NO_CHARACTERS = re.compile("[\ufdd0-\ufdd2]")
-MARKS = {"cell": CELL, "nestcell": CELL, "row": ROW, "nestrow": ROW, "trowd": ROW_BEGINS}
+CELL, ROW, ROW_BEGINS, INNER_CELL, INNER_ROW = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4"
+NO_CHARACTERS = re.compile("[\ufdd0-\ufdd4]")
+MARKS = {"cell": CELL, "row": ROW, "trowd": ROW_BEGINS, "nestcell": INNER_CELL}
 FORM_FIELD = frozenset(("fftype", "ffres", "ffdefres"))
 UNSET = 25  # of \ffres: the default counts
 
@@ -212,6 +212,10 @@ class _Reader:
             self._font_table(word, number)
         elif word in FORM_FIELD:
             self.form_field[word] = number or 0
+        elif word == "nestrow":  # stands in ``\\*\\nesttableprops``, behind the cells of the row
+            out = self.state.out if self.state.out is not None or not self.stack else self.stack[-1].out
+            if out is not None:
+                out.append(INNER_ROW)
         elif self.state.out is None:
             return
         elif word == "u":
@@ -389,23 +393,25 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _joined(parts: list[str]) -> str:
-    """Joins the pieces of a text: the cells of a row beside each other, empty ones at its ends left out."""
-    text = "".join(parts)
-    if CELL not in text:
-        return text.replace(ROW, "\n").replace(ROW_BEGINS, "")
+    """Joins the pieces of a text, tables as a line a row."""
+    return _with_tables("".join(parts), CELL, ROW)
+
+
+def _with_tables(text: str, cell_ends: str, row_ends: str) -> str:
+    if cell_ends not in text:
+        return text.replace(row_ends, "\n").replace(ROW_BEGINS, "")
     lines: list[str] = []
     table: list[list[str]] = []
-    for row in text.split(ROW):
-        cells = row.split(CELL)
-        if len(cells) == 1:
-            lines += [*_table(table), row.replace(ROW_BEGINS, "")]
+    for row in text.split(row_ends):
+        cells = row.split(cell_ends)
+        before = cells.pop(0) if len(cells) == 1 else ""
+        if cells:  # paragraphs between the row before and this one are none of its first cell
+            before, _, cells[0] = cells[0].rpartition(ROW_BEGINS)
+        if before or not cells:
+            lines += [*_table(table), before.replace(ROW_BEGINS, "").removesuffix("\n" if cells else "")]
             table = []
-            continue
-        before, _, cells[0] = cells[0].rpartition(ROW_BEGINS)  # paragraphs between the row before and this one
-        if before := before.replace(ROW_BEGINS, ""):
-            lines += [*_table(table), before.removesuffix("\n")]
-            table = []
-        table.append([cell.replace(ROW_BEGINS, "").strip("\n") for cell in cells])
+        if cells:
+            table.append([_with_tables(cell, INNER_CELL, INNER_ROW).strip("\n") for cell in cells])
     return "\n".join([*lines, *_table(table)])
 
 
