@@ -49,7 +49,7 @@ Read = Callable[[Content, Reading], Iterator[Item]]
 MAX_DEPTH = 3
 MAX_MEMBERS = 200_000
 MAX_DIRECTORY = 32 << 20  # bytes of a zip archive's list of members
-RATIO = 200  # text seldom packs better than 1 : 30
+RATIO = 100  # text seldom packs better than 1 : 30
 FREE_ALL = 256 << 20  # bytes that all members may unpack to, whatever the size of the archive
 FREE_ONE = 64 << 20  # bytes that a member may unpack to, whatever it takes in the archive
 IN_MEMORY = 32 << 20  # bytes of a nested archive; larger ones go to a temporary file
@@ -153,13 +153,15 @@ def _of_archive(error: OSError) -> Exception:
 class _Unpacking(io.RawIOBase):
     """A stream of what unpacks: it counts, it can seek (back by beginning again), and its errors are ``Refused``."""
 
-    def __init__(self, unpack: Callable[[], BinaryIO], packed: int, allowance: Allowance, size: int | None) -> None:
+    def __init__(
+        self, unpack: Callable[[], io.BufferedIOBase], packed: int, allowance: Allowance, size: int | None
+    ) -> None:
         super().__init__()
         self.unpack = unpack
         self.limit = max(FREE_ONE, RATIO * packed)
         self.allowance = allowance
         self.size = size
-        self.stream: BinaryIO | None = None
+        self.stream: io.BufferedIOBase | None = None
         self.at = 0
         self.farthest = 0  # bytes counted so far
 
@@ -181,7 +183,8 @@ class _Unpacking(io.RawIOBase):
         try:
             if self.stream is None:
                 self.stream = self.unpack()
-            data = self.stream.read(size)
+            # Not more than is counted before more is unpacked, and what there is before the damage.
+            data = self.stream.read1(min(size, CHUNK))
         except DAMAGES as error:
             raise Refused("ARCHIVE_INVALID") from error
         except OSError as error:
@@ -244,8 +247,8 @@ def _gunzipped(content: Content, allowance: Allowance) -> Content:
     """Returns what gzip packed, under its name without ``.gz``."""
     name = re.sub(r"\.tgz$", ".tar", re.sub(r"\.g?z$", "", content.name, flags=re.IGNORECASE), flags=re.IGNORECASE)
 
-    def unpack() -> BinaryIO:
-        return cast(BinaryIO, _Gunzip(fileobj=content.open()))
+    def unpack() -> io.BufferedIOBase:
+        return _Gunzip(fileobj=content.open())
 
     packed = content.size or 0
     return Content(name, lambda: _buffered(_Unpacking(unpack, packed, allowance, None)), None, content.beside)
@@ -383,8 +386,8 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allo
     elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         refusal = refusal or Refused("MEDIA_UNSUPPORTED", kind=f"zip compression {info.compress_type}")
 
-    def unpack() -> BinaryIO:
-        return cast(BinaryIO, archive.open(info))
+    def unpack() -> io.BufferedIOBase:
+        return cast(io.BufferedIOBase, archive.open(info))
 
     def opened() -> BinaryIO:
         return _buffered(_Unpacking(unpack, info.compress_size, allowance, info.file_size))

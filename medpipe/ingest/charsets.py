@@ -43,7 +43,7 @@ def standard_name(codec: str) -> str:
         return IANA[name]
     if match := re.fullmatch(r"cp(125\d|\d{3,4})", name):
         return f"windows-{match[1]}" if match[1].startswith("125") else f"ibm{match[1]}"
-    return re.sub(r"^iso8859", "iso-8859", name).replace("_", "-")
+    return re.sub(r"^iso(8859|2022)", r"iso-\1", name).replace("_", "-")
 
 
 # Codecs of Python that are no character sets, or that nobody may choose from outside.
@@ -96,7 +96,7 @@ def western_codec(raw: bytes) -> str | None:
                 return None
             if badly * 2 <= well:
                 return codec
-            best_score = well - badly + 1
+            best_score = max(well - badly + 1, 1)
         elif well - badly > best_score:
             best, best_score = codec, well - badly
     return best
@@ -115,7 +115,11 @@ def _judge(text: str) -> tuple[int, int]:
         if count == SAMPLE:
             break
         at = match.start()
-        score = _judge_one(match[0], text[at - 1 : at] or " ", text[at + 1 : at + 2] or " ")
+        near = text[max(0, at - 2) : at + 3]
+        if match[0] in CURRENCIES:
+            score = 1 if any(map(str.isdigit, near)) else -2
+        else:
+            score = _judge_one(match[0], text[at - 1 : at] or " ", text[at + 1 : at + 2] or " ")
         well, badly = well + max(score, 0), badly + max(-score, 0)
     return well, badly
 
@@ -132,8 +136,6 @@ def _judge_one(character: str, before: str, after: str) -> int:
         if not before.isalpha():
             return 1 if after.isalpha() else 0
         return 1 if before.isupper() and not after.islower() else -2
-    if character in CURRENCIES:
-        return 1 if before.isdigit() or after.isdigit() else -2
     if character in BETWEEN_LETTERS:
         return 0 if inside else 1
     if character in QUOTES or character in BESIDE_LETTERS:

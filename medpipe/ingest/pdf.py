@@ -10,6 +10,7 @@ The limit of memory holds on Linux; macOS does not enforce it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -65,16 +66,23 @@ class _Worker:
         return self.process
 
     def _died(self, process: subprocess.Popen[bytes]) -> str:
-        self.process = None
+        self.close()
+        return "PDF_INVALID " + ("it takes too long" if process.returncode == -signal.SIGXCPU else "its reader ended")
+
+    def close(self) -> None:
+        """Ends the process, which ends by itself where its input does."""
+        process, self.process = self.process, None
+        if process is None or self.owner != os.getpid():
+            return
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
-        code = process.wait()
-        return "PDF_INVALID " + ("it takes too long" if code == -signal.SIGXCPU else "its reader ended")
+        process.wait()
 
 
 _WORKER = _Worker()
+atexit.register(_WORKER.close)
 
 
 def read_pdf(raw: bytes, limit: int, seconds: int = PAGE_SECONDS) -> tuple[str, str | None, str]:

@@ -126,6 +126,8 @@ def sniff_text(opening: Opening) -> str | None:
     What programs read (settings, source code, and tables, XML and messages that their own readers did not know) is
     text too; it is known by its name.
     """
+    if not opening.head.strip(b"\0"):
+        return "text"  # empty
     kind = kind_of(opening.raw)
     if kind == "text":
         return None if opening.suffix in NO_NOTES else "text"
