@@ -54,7 +54,7 @@ CODES: dict[str, Code] = {
         "The attachment is a reference that this input does not hold.",
         "Export the attachments with their data; nothing is fetched.",
     ),
-    "MEDIA_UNSUPPORTED": Code("The attachment's media type {kind} cannot be read yet.", "Convert it to plain text."),
+    "MEDIA_UNSUPPORTED": Code("Content of the kind {kind} cannot be read yet.", "Convert it to plain text."),
     "FORMAT_UNKNOWN": Code(
         "No reader recognises this file.", "Name the format with --format, or remove the file from the input."
     ),
@@ -76,7 +76,7 @@ CODES: dict[str, Code] = {
     "ARCHIVE_INVALID": Code("The archive is damaged or not complete.", "Make or copy the archive again."),
     "ARCHIVE_UNSAFE": Code("The archive's member has a path that leads outside of it.", "Make the archive again."),
     "ARCHIVE_TOO_LARGE": Code(
-        "The archive unpacks to more than {limit} allow.", "Unpack it and name the folder that holds the files."
+        "The archive holds more than may be unpacked ({limit}).", "Unpack it and name the folder that holds the files."
     ),
     "ARCHIVE_TOO_DEEP": Code("Archives lie in archives, more than {limit} deep.", "Unpack them first."),
     "ARCHIVE_ENCRYPTED": Code("The archive's member is encrypted.", "Unpack it and name the folder."),

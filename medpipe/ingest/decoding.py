@@ -1,4 +1,9 @@
-"""Bytes to text: encodings found and recorded, never a byte dropped; markup rendered to what a person reads."""
+"""Bytes to text: encodings found and recorded, never a byte dropped.
+
+What the bytes show comes before what is declared: a byte order mark, the zeros of UTF-16 and UTF-32, valid UTF-8. Then
+the declared character set, and else the Western code page that the text reads best in. UTF-8 with some bytes that are
+none of it is read as ``utf-8+windows-1252``: text of both kinds, put together on its way.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +11,46 @@ import binascii
 import codecs
 import re
 from dataclasses import dataclass
-from html.parser import HTMLParser
+
+from medpipe.ingest.charsets import ONE_BY_ONE, WIDER, find_codec, standard_name, western_codec
 
 # How files of other kinds begin.
 MAGIC = {
-    b"%PDF": "PDF", b"{\\rtf": "RTF", b"\x89PNG": "PNG image", b"\xff\xd8\xff": "JPEG image", b"GIF8": "GIF image",
-    b"II*\x00": "TIFF image", b"MM\x00*": "TIFF image", b"PK\x03\x04": "zip archive", b"\x1f\x8b": "gzip archive",
-    b"\xd0\xcf\x11\xe0": "Office document", b"PAR1": "Parquet file", b"SQLite format 3": "database",
+    b"%PDF": "PDF", b"{\\rtf": "RTF", b"\x89PNG\r\n": "PNG image", b"\xff\xd8\xff": "JPEG image",
+    b"GIF87a": "GIF image", b"GIF89a": "GIF image", b"II*\x00": "TIFF image", b"MM\x00*": "TIFF image",
+    b"II+\x00": "TIFF image", b"MM\x00+": "TIFF image", b"\x00\x00\x00\x0cjP  ": "JPEG 2000 image",
+    b"PK\x03\x04": "zip archive", b"PK\x05\x06": "zip archive", b"PK\x07\x08": "zip archive",
+    b"\x1f\x8b": "gzip archive", b"\xfd7zXZ\x00": "xz archive",
+    b"7z\xbc\xaf\x27\x1c": "7z archive", b"Rar!\x1a\x07": "rar archive", b"\x28\xb5\x2f\xfd": "zstd archive",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "Office document", b"PAR1": "Parquet file", b"SQLite format 3\x00": "database",
+    b"\x7fELF": "program", b"OggS": "audio", b"fLaC": "audio", b"%!PS": "PostScript document",
 }  # fmt: skip
-BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+# Kinds that are known by what stands further inside: offset, bytes, kind.
+INNER_MAGIC = (
+    (128, b"DICM", "DICOM image"), (8, b"WEBPVP8", "WebP image"), (8, b"WAVE", "audio"), (8, b"AVI ", "video"),
+    (4, b"ftyp", "video"), (257, b"ustar", "tar archive"),
+)  # fmt: skip
+# Byte order marks; the longer one first, of which a shorter one is the beginning.
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
+)  # fmt: skip
 # Control characters that text does not hold: all of C0 but tab, line feed, vertical tab, form feed, return and escape.
-CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+CONTROL_BYTE = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+# Characters of more than one byte in UTF-8 (Unicode, table 3-7).
+MULTIBYTE = re.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
+    rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}"
+)
+ASCII = bytes(range(128))
+C1 = re.compile("[\x80-\x84\x86-\x9f]")
+HEAD = 4096  # bytes that show whether characters are two or four bytes wide
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A text and the encoding it was read with; or the code of an error and what it is about."""
+    """A text and the encoding it was read with (IANA's name); or the code of an error and what it is about."""
 
     text: str = ""
     encoding: str = ""
@@ -31,33 +60,136 @@ class Decoded:
 
 def magic(raw: bytes) -> str | None:
     """Returns the kind of file that the bytes begin like, if it is one that holds no plain text."""
-    return next((kind for start, kind in MAGIC.items() if raw.startswith(start)), None)
+    for start, kind in MAGIC.items():
+        if raw.startswith(start):
+            return kind
+    if raw[:3] == b"BZh" and raw[4:10] == b"1AY&SY":
+        return "bzip2 archive"
+    if raw[:3] == b"ID3" and raw[3:4] in (b"\x02", b"\x03", b"\x04"):
+        return "audio"
+    for at, mark, kind in INNER_MAGIC:
+        if raw[at : at + len(mark)] == mark:
+            return kind
+    if raw[:2] == b"BM" and raw[6:10] == b"\0\0\0\0":
+        return "BMP image"
+    return None
 
 
 def decode(raw: bytes, charset: str | None = None) -> Decoded:
-    """Decodes bytes: as their byte order mark says, as ``charset`` says, as UTF-8, UTF-16 or else Windows-1252.
+    """Decodes bytes; ``charset`` is the declared character set. Byte order marks are no part of the text.
 
-    Bytes that none of these can be, and binary content, give an error instead of replaced characters.
+    Binary content, wide characters that break off, and text in a language of which no declared character set tells
+    how it is written, give an error instead of replaced characters.
     """
     if kind := magic(raw):
         return Decoded(error="TEXT_BINARY", kind=kind)
-    marked = next((name for mark, name in BOMS if raw.startswith(mark)), None)
-    if (
-        marked is None
-        and not (charset or "").lower().startswith("utf-16")
-        and raw[:64].count(0) * 3 >= len(raw[:64]) > 1
-    ):
-        marked = "utf-16-le" if raw[1:64:2].count(0) > raw[0:64:2].count(0) else "utf-16-be"
-    for name in (marked, charset, "utf-8", "cp1252"):
-        if name is None:
-            continue
-        if name in ("utf-8", "cp1252") and len(CONTROL.findall(raw)) * 50 > len(raw):
-            return Decoded(error="TEXT_BINARY", kind="unknown")
+    for mark, codec in BOMS:
+        if raw.startswith(mark):
+            return _decode_marked(raw[len(mark) :], codec)
+    if wide := _wide(raw):
+        return _checked(raw, wide)
+    declared = find_codec(charset)
+    if declared and _is_seven_bit(declared, raw):
+        return _checked(raw, declared)
+    try:
+        return _text(raw.decode(), "utf-8")
+    except UnicodeDecodeError:
+        pass
+    if declared not in (None, "utf-8", "ascii") and (text := _decode_declared(raw, declared)) is not None:
+        return text
+    return _decode_undeclared(raw)
+
+
+def is_binary(raw: bytes) -> bool:
+    """Says whether bytes are no text in any character set that is written in bytes or in wide characters."""
+    if any(raw.startswith(mark) for mark, _ in BOMS) or _wide(raw):
+        return False
+    return _too_many(len(CONTROL_BYTE.findall(raw.rstrip(b"\0\x1a"))), len(raw))
+
+
+def _decode_marked(raw: bytes, codec: str) -> Decoded:
+    if codec == "utf-8":
         try:
-            return Decoded(raw.decode(name), codecs.lookup(name).name)
-        except (UnicodeDecodeError, LookupError):
-            continue
-    return Decoded(error="TEXT_UNDECODABLE")
+            return _text(raw.decode(), "utf-8")
+        except UnicodeDecodeError:
+            return _decode_undeclared(raw)
+    return _checked(raw, codec)
+
+
+def _decode_declared(raw: bytes, codec: str) -> Decoded | None:
+    """Decodes as declared, in the character set or the wider one that its name commonly means."""
+    found: Decoded | None = None
+    for name in filter(None, (codec, WIDER.get(codec))):
+        decoded = _checked(raw, name)
+        if decoded.error is None:
+            if not C1.search(decoded.text):
+                return decoded
+            found = found or decoded
+        elif decoded.error == "TEXT_BINARY":
+            return decoded
+    if found is None:
+        return None
+    # Controls of the second kind stand for characters of Windows-1252 that the declared character set lacks.
+    guessed = Decoded(raw.decode("cp1252", ONE_BY_ONE), "windows-1252")
+    return (
+        guessed
+        if codec.startswith("iso8859") and len(C1.findall(guessed.text)) < len(C1.findall(found.text))
+        else found
+    )
+
+
+def _decode_undeclared(raw: bytes) -> Decoded:
+    multibyte = [len(match[0]) for match in MULTIBYTE.finditer(raw)]
+    others = len(raw.translate(None, ASCII)) - sum(multibyte)
+    if len(multibyte) > others:
+        return _text(raw.decode("utf-8", ONE_BY_ONE), "utf-8+windows-1252")
+    codec = western_codec(raw)
+    if codec is None:
+        binary = _text(raw.decode("latin-1"), "")
+        return binary if binary.error else Decoded(error="TEXT_UNDECODABLE")
+    return _text(raw.decode(codec, ONE_BY_ONE), standard_name(codec))
+
+
+def _checked(raw: bytes, codec: str) -> Decoded:
+    try:
+        return _text(raw.decode(codec), standard_name(codec))
+    except (UnicodeError, LookupError):
+        return Decoded(error="TEXT_UNDECODABLE")
+
+
+def _text(text: str, encoding: str) -> Decoded:
+    """Returns the text unless so many of its characters are controls that it is none."""
+    # Zeros fill fields of fixed width, and Control-Z ends files of DOS.
+    if _too_many(len(CONTROL.findall(text.rstrip("\0\x1a"))), len(text)):
+        return Decoded(error="TEXT_BINARY", kind="unknown")
+    return Decoded(text, encoding)
+
+
+def _too_many(controls: int, size: int) -> bool:
+    return controls * 50 > size + 50
+
+
+def _wide(raw: bytes) -> str | None:
+    """Returns the codec of UTF-16 or UTF-32 without a mark: of ASCII characters all bytes but one are zero."""
+    head = raw[: min(HEAD, len(raw)) & ~3] or raw[:2]
+    zeros = [head[place::4].count(0) for place in range(4)]
+    units = max(len(head) // 4, 1)
+    # Of the four bytes of a character two are zero (the higher planes aside), and the last one seldom is.
+    for codec, high, low in (("utf-32-le", zeros[2:], zeros[0]), ("utf-32-be", zeros[:2], zeros[3])):
+        if len(head) >= 4 and min(high) * 20 >= units * 19 and low * 10 <= units:
+            return codec
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    pairs = max(len(head) // 2, 1)
+    if odd * 4 >= pairs and even * 8 <= odd:
+        return "utf-16-le"
+    if even * 4 >= pairs and odd * 8 <= even:
+        return "utf-16-be"
+    return None
+
+
+def _is_seven_bit(codec: str, raw: bytes) -> bool:
+    """Says whether declared text is in escape sequences, which would pass for ASCII."""
+    return (codec.startswith("iso2022") and b"\x1b" in raw) or (codec == "hz" and b"~{" in raw)
 
 
 URL_SAFE = str.maketrans("-_", "+/")  # RFC 4648, section 5
@@ -83,66 +215,3 @@ def decode_base64(data: str) -> bytes | None:
         return binascii.a2b_base64(data, strict_mode=True)
     except (UnicodeEncodeError, ValueError):
         return None
-
-
-class _Text(HTMLParser):
-    """Collects the text of a page; what begins a block begins a line."""
-
-    BLOCKS = frozenset(
-        [
-            *(
-                "p",
-                "div",
-                "br",
-                "tr",
-                "li",
-                "ul",
-                "ol",
-                "dt",
-                "dd",
-                "pre",
-                "hr",
-                "title",
-                "table",
-                "section",
-                "article",
-            ),
-            *("header", "footer", "h1", "h2", "h3", "h4", "h5", "h6"),
-        ]
-    )
-    HIDDEN = frozenset(("script", "style", "template"))
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self.hidden = 0
-        self.kept_space = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.hidden += tag in self.HIDDEN
-        self.kept_space += tag == "pre"
-        if tag in self.BLOCKS:
-            self.parts.append("\n")
-        elif tag in ("td", "th"):
-            self.parts.append(" | " if self.parts and not self.parts[-1].endswith("\n") else "")
-        if tag == "li":
-            self.parts.append("- ")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.hidden = max(0, self.hidden - (tag in self.HIDDEN))
-        self.kept_space = max(0, self.kept_space - (tag == "pre"))
-        if tag in self.BLOCKS and tag not in ("br", "hr", "li"):
-            self.parts.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        if not self.hidden:
-            self.parts.append(data if self.kept_space else re.sub(r"\s+", " ", data))
-
-
-def html_to_text(markup: str) -> str:
-    """Returns the text of HTML or XHTML as a person reads it: blocks on lines of their own, no scripts."""
-    parser = _Text()
-    parser.feed(markup)
-    parser.close()
-    lines = [line.strip() for line in "".join(parser.parts).split("\n")]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
-from medpipe.ingest.cda_text import HEAD_BYTES, is_cda, render
+from medpipe.ingest import bodies, cda_text
 from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
-from medpipe.ingest.decoding import Decoded, decode, html_to_text
 from medpipe.ingest.mapping import ColumnMapping
 from medpipe.ingest.mime import is_package
 from medpipe.records import Document, Reject, Section
 from medpipe.text.language import choose_language
 from medpipe.text.sections import find_sections
+
+if TYPE_CHECKING:
+    from medpipe.ingest.archives import Allowance
 
 LONGEST_NAME = 500  # characters of an id or title; what is longer is cut
 
@@ -33,6 +35,7 @@ class Reading:
     member: str = ""  # path inside an archive
     inputs: Inputs = field(default_factory=Inputs)
     mapping: ColumnMapping | None = None  # what the user says of tables' columns
+    allowance: Allowance | None = None  # inside an archive: how much may still be unpacked
 
     def inside(self, member: str) -> Reading:
         """Returns the reading of an archive's member: its records are named ``member!record``."""
@@ -80,24 +83,20 @@ class Reading:
     def attachment(
         self, record: str, raw: bytes, media: str | None, charset: str | None, **facts: Any
     ) -> Document | Reject:
-        """Makes a document of the bytes of an attachment of a media type, or a reject where it is no text."""
-        kind = (media or "").lower()
-        if is_cda(raw[:HEAD_BYTES]) or is_package(raw):
+        """Makes a document of the bytes of an attachment, or a reject where no text can be read from them.
+
+        ``media`` and ``charset`` are what the source says of it; what the bytes are comes first.
+        """
+        if cda_text.is_cda(raw[: cda_text.HEAD_BYTES]) or is_package(raw):
             return self.cda(record, raw, **facts)
-        markup = kind in ("text/html", "application/xhtml+xml")
-        if kind and not markup and not (kind.startswith("text/") and kind != "text/rtf"):
-            return self.reject(record, "MEDIA_UNSUPPORTED", kind=clean(kind))
-        if len(raw) > 4 * self.max_note_chars:  # no encoding takes more than four bytes a character
-            return self.reject(record, "TEXT_TOO_LARGE", size=f"about {len(raw)}", limit=self.max_note_chars)
-        decoded: Decoded = decode(raw, charset)
-        if decoded.error:
-            return self.reject(record, decoded.error, kind=decoded.kind)
-        text = html_to_text(decoded.text) if markup else decoded.text
-        return self.document(record, text, media_type=kind or None, encoding=decoded.encoding, **facts)
+        body = bodies.render(raw, media, charset, self.max_note_chars)
+        if body.error:
+            return self.reject(record, body.error, **body.fields)
+        return self.document(record, body.text, media_type=body.media_type, encoding=body.encoding, **facts)
 
     def cda(self, record: str, raw: bytes, **facts: Any) -> Document | Reject:
         """Makes a document of an attachment that is a CDA document; what it says of itself fills gaps in the facts."""
-        rendered = render(raw)
+        rendered = cda_text.render(raw)
         facts = {**rendered.facts, **{name: fact for name, fact in facts.items() if fact is not None}}
         if rendered.body is not None and rendered.body.reference is None and not rendered.body.error:
             facts.pop("encoding", None)

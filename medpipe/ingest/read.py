@@ -6,18 +6,14 @@ something for every record, and for bad content yields a reject or raises ``Refu
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from medpipe.errors import MedpipeError
-from medpipe.ingest.ccda import read_ccda, sniff_xml
+from medpipe.ingest.archives import container_of, read_archive
+from medpipe.ingest.ccda import read_ccda
 from medpipe.ingest.content import Content, Inputs, Refused
-from medpipe.ingest.decoding import magic
 from medpipe.ingest.fhir import read_fhir
-from medpipe.ingest.hl7_syntax import looks_like_hl7
 from medpipe.ingest.hl7v2 import read_hl7v2
 from medpipe.ingest.json_text import parse_values
 from medpipe.ingest.mapping import ColumnMapping
@@ -25,16 +21,14 @@ from medpipe.ingest.ndjson import read_ndjson
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.omop import read_omop
 from medpipe.ingest.simple_json import read_simple
+from medpipe.ingest.sniff import Opening, sniff_opening
 from medpipe.ingest.sources import Source
-from medpipe.ingest.tables import read_table, sniff_lines, sniff_table
+from medpipe.ingest.tables import read_table
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped
-HEAD_BYTES = 1 << 16
 # Formats of files that are never an attachment of a FHIR resource, but may hold such resources.
 HOLDERS = ("fhir", "ndjson", "json", "omop", "table")
-# The namespace of FHIR, on the root or behind a prefix.
-FHIR_XML = re.compile(rb"^\s*<.*?xmlns(?::\w+)?\s*=\s*[\"']http://hl7\.org/fhir[\"']", re.DOTALL)
 
 
 def read_source(
@@ -66,7 +60,11 @@ def read_source(
 def read_content(content: Content, reading: Reading, format: str = "auto") -> Iterator[Item]:
     """Yields what a file or an archive's member holds; whatever is wrong with it ends as a reject."""
     try:
-        name = format if format != "auto" else sniff(content, reading.mapping)
+        opening = Opening.of(content, reading.mapping)
+        if kind := container_of(opening.raw):
+            yield from read_archive(kind, content, reading, lambda member, inner: read_content(member, inner, format))
+            return
+        name = format if format != "auto" else sniff_opening(opening)
         if (
             format == "auto"
             and name not in HOLDERS
@@ -86,68 +84,6 @@ def read_content(content: Content, reading: Reading, format: str = "auto") -> It
         yield reading.reject("0", "STAGE_FAILED", stage="ingest", kind=type(error).__name__)
 
 
-def sniff(content: Content, mapping: ColumnMapping | None = None) -> str | None:
-    """Returns the format of a file, ``None`` where no reader knows it.
-
-    ``mapping`` is what the user says of tables' columns: what has such columns is a table.
-    """
-    suffix = content.suffix
-    with content.open() as file:
-        head = file.read(HEAD_BYTES)
-        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-        if b"\0" in head[:64]:  # UTF-16: its ASCII characters are enough to tell
-            start = head.replace(b"\0", b"").lstrip(b"\xff\xfe \t\r\n")
-        if start[:1] in (b"{", b"[") and magic(head) is None:
-            name = _sniff_json(file, start, suffix)
-            return (sniff_lines(start, mapping) or name) if name in ("ndjson", "json") else name
-    if suffix in (".ndjson", ".jsonl"):
-        return "ndjson"
-    if suffix == ".json":
-        return "json"
-    if found := sniff_table(content, head, mapping):  # before those that look for their signs anywhere: cells hold all
-        return found
-    if FHIR_XML.search(start):
-        return "fhir"
-    if magic(head) is None and looks_like_hl7(head, suffix):
-        return "hl7v2"
-    if found := sniff_xml(head, suffix):
-        return found
-    other = start.startswith(b"<")  # HTML: no reader yet
-    if not other and suffix in ("", ".txt", ".text") and magic(head) is None:
-        return "text"
-    return None
-
-
-def _sniff_json(file: Any, start: bytes, suffix: str) -> str:
-    """Tells one JSON document from lines of JSON: in the latter the first line is an object and more follows."""
-    line, found, rest = start.partition(b"\n")
-    if not found and len(start) >= HEAD_BYTES - 64:  # a long first line: read to its end
-        line += file.readline()
-        rest = file.read(64)
-    if rest.strip() and line.lstrip()[:1] == b"{":
-        try:
-            if isinstance(json.loads(line), dict):
-                return "ndjson"
-        except (ValueError, RecursionError):
-            pass
-    if suffix in (".ndjson", ".jsonl") and rest.strip():
-        return "ndjson"
-    return (
-        "fhir" if b'"resourceType"' in start or b'"resourceType"' in line or _holds(file, b'"resourceType"') else "json"
-    )
-
-
-def _holds(file: Any, word: bytes) -> bool:
-    """Says whether a file holds a word: the type of a resource may stand behind its data."""
-    file.seek(0)
-    last = b""
-    while piece := file.read(1 << 20):
-        if word in last + piece:
-            return True
-        last = piece[-len(word) :]
-    return False
-
-
 # --- readers --------------------------------------------------------------------------------
 
 
@@ -161,10 +97,14 @@ def read_json(content: Content, reading: Reading) -> Iterator[Item]:
     yield from read_simple(values[0] if len(values) == 1 else values, reading)
 
 
+# What the name of a file says of its content, where that leaves it open.
+MEDIA_TYPES = {".html": "text/html", ".htm": "text/html", ".xhtml": "application/xhtml+xml"}
+
+
 def read_text(content: Content, reading: Reading) -> Iterator[Item]:
-    """Reads a file of plain text as one note."""
+    """Reads a file of plain text, RTF, HTML or PDF as one note."""
     raw = content.read(reading.max_file_bytes)
-    yield reading.attachment("0", raw, "text/plain", None)
+    yield reading.attachment("0", raw, MEDIA_TYPES.get(content.suffix), None)
 
 
 READERS: dict[str, Callable[[Content, Reading], Iterator[Item]]] = {

@@ -16,7 +16,8 @@ from medpipe.ingest import hl7_embedded
 from medpipe.ingest.content import bytes_content
 from medpipe.ingest.hl7_syntax import Message, charsets, parse_message, separators, split_messages, unescape
 from medpipe.ingest.notes import Reading
-from medpipe.ingest.read import read_content, read_source, sniff
+from medpipe.ingest.read import read_content, read_source
+from medpipe.ingest.sniff import sniff
 from medpipe.ingest.sources import Source
 from medpipe.records import Document, Reject, Skipped
 

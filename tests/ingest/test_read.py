@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from medpipe.errors import MedpipeError
 from medpipe.ids import make_id
 from medpipe.ingest.content import Inputs
-from medpipe.ingest.read import READERS, read_source, sniff
+from medpipe.ingest.read import READERS, read_source
+from medpipe.ingest.sniff import sniff
 from medpipe.ingest.sources import Source
 from medpipe.records import Document, Reject, Skipped
 
@@ -102,10 +103,11 @@ def test_withdrawn_notes_are_counted_and_not_processed(tmp_path: Path, status: s
         ({"content": [{"attachment": {"url": "http://127.0.0.1:1/x"}}]}, "ATTACHMENT_UNRESOLVED"),
         ({"content": [{"attachment": {"url": "file:///etc/passwd"}}]}, "ATTACHMENT_UNRESOLVED"),
         (
-            {"content": [{"attachment": {"contentType": "application/pdf", "data": b64("%PDF-1.4")}}]},
-            "MEDIA_UNSUPPORTED",
+            {"content": [{"attachment": {"contentType": "application/pdf", "data": b64(bytes(range(100)))}}]},
+            "PDF_INVALID",
         ),
-        ({"content": [{"attachment": {"contentType": "text/plain", "data": b64("%PDF-1.4")}}]}, "TEXT_BINARY"),
+        ({"content": [{"attachment": {"contentType": "text/plain", "data": b64("%PDF-1.4")}}]}, "PDF_INVALID"),
+        ({"content": [{"attachment": {"contentType": "application/json", "data": b64("{}")}}]}, "MEDIA_UNSUPPORTED"),
         ({"content": [{"attachment": {"contentType": "text/plain", "data": b64(TEXT)[:-3]}}]}, "BASE64_INVALID"),
         ({"content": [{"attachment": {"contentType": "text/plain", "data": "not base64!"}}]}, "BASE64_INVALID"),
         ({"content": [{"attachment": {"contentType": "text/plain", "data": b64(" \n")}}]}, "TEXT_EMPTY"),
@@ -130,10 +132,10 @@ def test_one_bad_attachment_does_not_cost_the_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "encoding", "text"),
     [
-        (b"\xef\xbb\xbfna\xc3\xafve", "utf-8-sig", "naïve"),
-        ("naïve".encode("utf-16"), "utf-16", "naïve"),
-        ("naïve cough".encode("utf-16-le"), "utf-16-le", "naïve cough"),
-        ("naïve – “cough”".encode("cp1252"), "cp1252", "naïve – “cough”"),
+        (b"\xef\xbb\xbfna\xc3\xafve", "utf-8", "naïve"),
+        ("naïve".encode("utf-16"), "utf-16le", "naïve"),
+        ("naïve cough".encode("utf-16-le"), "utf-16le", "naïve cough"),
+        ("naïve – “cough”".encode("cp1252"), "windows-1252", "naïve – “cough”"),
         (b"line one\r\nline two\r", "utf-8", "line one\r\nline two\r"),
     ],
 )
@@ -150,7 +152,7 @@ def test_declared_charset_is_used(tmp_path: Path) -> None:
 
 
 def test_undecodable_bytes_are_refused_not_replaced(tmp_path: Path) -> None:
-    assert code(read(tmp_path, b"cough \x81\x8d\x8f and fever", "a.txt")) == ["TEXT_UNDECODABLE"]
+    assert code(read(tmp_path, "кашель и температура с утра".encode("cp1251"), "a.txt")) == ["TEXT_UNDECODABLE"]
     assert code(read(tmp_path, bytes(range(32)) * 10, "a.txt")) == ["TEXT_BINARY"]
 
 
@@ -210,7 +212,7 @@ def test_deep_json_is_refused(tmp_path: Path) -> None:
         ("a.json", "not json", "json"),
         ("a.xml", "<ClinicalDocument/>", "ccda"),
         ("a.txt", "MSH|^~\\&|", "hl7v2"),
-        ("a.pdf", "%PDF-1.7", None),
+        ("a.pdf", "%PDF-1.7", "text"),
         ("a.csv", "a,b", "table"),
     ],
 )
