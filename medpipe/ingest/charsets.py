@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from functools import cache
 
 # Handler of undecodable bytes: each is read as Windows-1252, and the five that it leaves open as their C1 controls,
 # as https://encoding.spec.whatwg.org/ has it. Nothing is dropped or replaced.
@@ -36,8 +37,14 @@ IANA = {
 }  # fmt: skip
 
 
+@cache
 def standard_name(codec: str) -> str:
-    """Returns IANA's name of one of Python's codecs, in lower case: ``cp1252`` -> ``windows-1252``."""
+    """Returns IANA's name of one of Python's codecs, in lower case: ``cp1252`` -> ``windows-1252``.
+
+    Two that were read together are joined by ``+``, as they are given.
+    """
+    if "+" in codec:
+        return "+".join(map(standard_name, codec.split("+")))
     name = codecs.lookup(codec).name
     if name in IANA:
         return IANA[name]

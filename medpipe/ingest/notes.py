@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
 from medpipe.ingest import bodies, cda_text
+from medpipe.ingest.charsets import standard_name
 from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
 from medpipe.ingest.mapping import ColumnMapping
@@ -70,6 +71,7 @@ class Reading:
             return self.reject(record, "TEXT_INVALID")
         authored_at, written = parse_date(facts.pop("authored_at", None), facts.pop("zone", None) or UTC)
         facts = {name: clean(value) for name, value in facts.items()}
+        facts["encoding"] = standard_name(facts["encoding"]) if facts.get("encoding") else None
         facts["language"] = choose_language(text, facts.get("language"))
         text_hash = hash_text(text)
         record = self.name(record)

@@ -18,7 +18,8 @@ from medpipe.ingest.tables import sniff_lines, sniff_table
 
 HEAD_BYTES = 1 << 16
 # An object or a list of objects, lists or texts: notes may begin with a bracket, too ("[demographics]", "[1]").
-JSON = re.compile(rb"\{\s*[\"}]|\[\s*(?:\[\s*)*[{\"\]]")
+# Comments are no JSON, but people write them.
+JSON = re.compile(rb"\{\s*(?:[\"}]|//|/\*)|\[\s*(?:\[\s*)*[{\"\]]")
 # The namespace of FHIR, on the root or behind a prefix.
 FHIR_XML = re.compile(rb"^\s*<.*?xmlns(?::\w+)?\s*=\s*[\"']http://hl7\.org/fhir[\"']", re.DOTALL)
 # Suffixes of text files that hold no note.
