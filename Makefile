@@ -11,7 +11,7 @@ AIRFLOW = PATH="$(CURDIR)/$(BIN):$$PATH" AIRFLOW_HOME="$(CURDIR)/.airflow" AIRFL
 	AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS=True AIRFLOW__API__HOST=127.0.0.1 \
 	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" airflow
 
-.PHONY: run test lint test-corpora test-faults test-airflow airflow bench datacontract clean help
+.PHONY: run test lint fuzz test-corpora test-faults test-airflow airflow bench datacontract clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ lint: $(VENV)/.dev  ## ruff and mypy
 
 test-corpora: $(VENV)/.dev  ## tests that need the corpora and EHR files (CORPORA=… EHR=…)
 	MEDPIPE_CORPORA=$(CORPORA) MEDPIPE_EHR=$(EHR) $(BIN)/python -m pytest -m corpora
+
+fuzz: $(VENV)/.dev  ## 20,000 mutated inputs for every reader (minutes)
+	$(BIN)/python -m tests.ingest.fuzzing
 
 test-faults: $(VENV)/.dev  ## kill the line at random instants and run it again (minutes)
 	$(BIN)/python -m pytest -m faults
@@ -47,9 +50,9 @@ datacontract: $(VENV)/.runtime  ## lint the contracts, test a warehouse with dat
 	test -x .venv-datacontract/bin/datacontract || ($(PYTHON) -m venv .venv-datacontract && \
 		.venv-datacontract/bin/pip install --quiet 'datacontract-cli[duckdb]==1.2.8')
 	$(BIN)/medpipe run sample_records --quiet
-	for table in documents sections entities relations summaries quarantine runs; do \
-		.venv-datacontract/bin/datacontract lint schemas/$$table/1.0.0.yaml && \
-		.venv-datacontract/bin/datacontract test schemas/$$table/1.0.0.yaml || exit 1; done
+	for contract in schemas/*/*.yaml; do .venv-datacontract/bin/datacontract lint $$contract || exit 1; done
+	for table in schemas/*/; do \
+		.venv-datacontract/bin/datacontract test $$(ls $$table*.yaml | sort -V | tail -n 1) || exit 1; done
 
 bench: $(VENV)/.runtime  ## speed, padding, memory
 	$(BIN)/medpipe bench

@@ -47,6 +47,15 @@ DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:
 DateOption = Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; today (UTC) if not given.")]
 WarehouseOption = Annotated[Path | None, typer.Option("--warehouse", help="Where the tables lie.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
+MappingOption = Annotated[
+    Path | None, typer.Option("--mapping", help="TOML file that says which columns of tables are what.")
+]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column of the notes' text, of tables.")]
+IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column that names a note.")]
+PatientColumn = Annotated[str | None, typer.Option("--patient-column", help="Column of the patient's id.")]
+EncounterColumn = Annotated[str | None, typer.Option("--encounter-column", help="Column of the encounter's id.")]
+DateColumn = Annotated[str | None, typer.Option("--date-column", help="Column of the note's date.")]
+TypeColumn = Annotated[str | None, typer.Option("--type-column", help="Column of the note's type.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes, no funnel.")]
 
 
@@ -113,6 +122,13 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", help="Where the tables go (default: medpipe-out).")] = None,
     date: DateOption = None,
     format: Annotated[str | None, typer.Option(help="Name of a reader; found by content if not given.")] = None,
+    mapping: MappingOption = None,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    patient_column: PatientColumn = None,
+    encounter_column: EncounterColumn = None,
+    date_column: DateColumn = None,
+    type_column: TypeColumn = None,
     device: DeviceOption = None,
     show: Annotated[int, typer.Option(min=0, help="How many notes to print.")] = 10,
     as_json: JsonOption = False,
@@ -122,7 +138,18 @@ def run(
     from medpipe import pipeline
     from medpipe.ingest.sources import find_sources
 
-    settings = load_settings(warehouse=out, device=device, format=format)
+    settings = load_settings(
+        warehouse=out,
+        device=device,
+        format=format,
+        mapping=mapping,
+        text_column=text_column,
+        id_column=id_column,
+        patient_column=patient_column,
+        encounter_column=encounter_column,
+        date_column=date_column,
+        type_column=type_column,
+    )
     partition = parse_date(date)
     console = stderr_console()
     with spooled_input(paths, settings) as inputs:
@@ -150,11 +177,28 @@ def ingest(
         str | None, typer.Option(help="I/N: plan N shards and read shard I (from 1); all if not given.")
     ] = None,
     format: Annotated[str | None, typer.Option(help="Name of a reader; found by content if not given.")] = None,
+    mapping: MappingOption = None,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    patient_column: PatientColumn = None,
+    encounter_column: EncounterColumn = None,
+    date_column: DateColumn = None,
+    type_column: TypeColumn = None,
 ) -> None:
     """Plans a partition and reads its sources into the work area (stage 1)."""
     from medpipe import pipeline
 
-    settings = load_settings(warehouse=warehouse, format=format)
+    settings = load_settings(
+        warehouse=warehouse,
+        format=format,
+        mapping=mapping,
+        text_column=text_column,
+        id_column=id_column,
+        patient_column=patient_column,
+        encounter_column=encounter_column,
+        date_column=date_column,
+        type_column=type_column,
+    )
     partition = parse_date(date)
     number, count = parse_shard(shard)
     inputs = paths or [settings.landing.replace("{date}", partition)]

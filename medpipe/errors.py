@@ -70,7 +70,7 @@ CODES: dict[str, Code] = {
     "HL7_INVALID": Code("This is no HL7 v2 message: {where}.", "Check the export; a message begins with MSH."),
     "TABLE_INVALID": Code("The table cannot be read: {where}.", "Export it again as CSV, TSV or Parquet."),
     "COLUMN_MISSING": Code(
-        "The table has no column that holds the notes' text.",
+        "It is not known which column of the table holds the notes' text: {reason}.",
         "Name it with --text-column or a mapping file (README, Tables with notes).",
     ),
     "ARCHIVE_INVALID": Code("The archive is damaged or not complete.", "Make or copy the archive again."),

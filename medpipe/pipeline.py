@@ -34,6 +34,7 @@ import medpipe
 from medpipe.device import peak_memory_mb, release_memory
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import hash_file, make_id
+from medpipe.ingest.mapping import ColumnMapping, load_mapping
 from medpipe.ingest.sources import Source, find_sources
 from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
@@ -75,7 +76,8 @@ def plan_night(settings: Settings, partition: str) -> dict[str, Any]:
 def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: int = 1) -> dict[str, Any]:
     """Lists the sources, leaves out what the partition holds already, and cuts the rest into shards.
 
-    A source whose bytes the partition holds already, made by the same code, models and schemas, is not read again.
+    A source whose bytes the partition holds already, made by the same code, models and schemas, is not read again,
+    unless another source is new or changed and may hold what this one refers to, or refer to what this one holds.
     A run that was killed finds its plan again and goes on with it.
 
     Returns:
@@ -97,6 +99,9 @@ def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: i
     fingerprint = make_fingerprint(settings)
     done = _sources_done(root, partition, fingerprint)
     changed = [source for source in sources if done.get(source["name"]) != source["digest"]]
+    if changed and done:
+        open_ends = _sources_with_open_ends(root, partition)
+        changed = [source for source in sources if source in changed or source["name"] in open_ends]
     digest = make_id(
         "work",
         partition,
@@ -152,13 +157,34 @@ def make_fingerprint(settings: Settings) -> dict[str, Any]:
     """Returns all that decides the rows of a note besides the note: code, models, schemas, settings."""
     models = {stage: str(model) for stage, model in stage_models(settings).items()}
     schemas = {table: contracts.current_version(table) for table in contracts.TABLES}
-    knobs = {
+    knobs: dict[str, Any] = {
         "format": settings.format,
         "max_note_chars": settings.max_note_chars,
         "max_file_bytes": settings.max_file_bytes,
+        "languages": list(settings.languages),
         "min_relation_score": settings.min_relation_score,
     }
+    mapping = table_mapping(settings)
+    if mapping is not None:
+        knobs["mapping"] = mapping.describe()  # what the file says, not where it lies
     return {"code": medpipe.__version__, "models": models, "schemas": schemas, "settings": knobs}
+
+
+def table_mapping(settings: Settings) -> ColumnMapping | None:
+    """Returns what the settings say of tables' columns.
+
+    Raises:
+        MedpipeError: SETTING_INVALID where the mapping file cannot be read or is wrong.
+    """
+    return load_mapping(
+        settings.mapping,
+        text=settings.text_column,
+        id=settings.id_column,
+        patient=settings.patient_column,
+        encounter=settings.encounter_column,
+        date=settings.date_column,
+        type=settings.type_column,
+    )
 
 
 def stage_models(settings: Settings) -> dict[str, ModelId]:
@@ -180,6 +206,29 @@ def _sources_done(root: Path, partition: str, fingerprint: dict[str, Any]) -> di
     if manifest is None or manifest["facts"]["fingerprint"] != fingerprint:
         return {}
     return dict(manifest["facts"]["sources"])
+
+
+def _sources_with_open_ends(root: Path, partition: str) -> set[str]:
+    """Returns the sources whose rows another source may change.
+
+    It may bring an attachment that was missing, or the document that a Binary, taken for a note of its own, belongs to.
+    """
+    missing = warehouse.read_table(
+        root,
+        "quarantine",
+        partition=partition,
+        columns=["source"],
+        filters=pc.field("code") == "ATTACHMENT_UNRESOLVED",
+    )
+    alone = warehouse.read_table(
+        root,
+        "documents",
+        partition=partition,
+        columns=["source"],
+        filters=pc.match_substring_regex(pc.field("record"), r"(^|!)Binary/")
+        & pc.field("format").isin(["fhir", "ndjson"]),
+    )
+    return {name for table in (missing, alone) for name in pc.unique(table["source"]).to_pylist()}
 
 
 def read_plan(work: str | Path) -> dict[str, Any]:
@@ -274,6 +323,8 @@ def _ingest_shard(
         max_note_chars=settings.max_note_chars,
         max_file_bytes=settings.max_file_bytes,
         inputs=Inputs(list(by_name.values())),
+        mapping=table_mapping(settings),
+        languages=settings.languages,
         chunk_documents=settings.chunk_documents,
         chunk_chars=settings.chunk_chars,
         run_id=run_id,
@@ -309,7 +360,7 @@ def _published_ids(night: Mapping[str, Any]) -> pa.Array:
         "documents",
         partition=night["partition"],
         columns=["document_id"],
-        filters=(pc.field("status") == "processed") & pc.field("source").isin(night["reuse"]),
+        filters=(pc.field("status") != "failed") & pc.field("source").isin(night["reuse"]),
     )
     return table["document_id"].combine_chunks()
 
@@ -323,12 +374,12 @@ def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str) -> No
     started_at = datetime.now(UTC)
     started = time.monotonic()
     tables = {name: files.read_table(chunk / f"{name}.parquet") for name in READS[stage]}
-    failed = failed_documents(chunk, STAGES[: STAGES.index(stage)])
-    if len(failed):
-        intact = tables["documents"]["document_id"].filter(
-            pc.invert(pc.is_in(tables["documents"]["document_id"], failed))
-        )
-        tables = {name: _of_documents(table, intact) for name, table in tables.items()}
+    documents = tables["documents"]
+    failed = pc.is_in(documents["document_id"], failed_documents(chunk, STAGES[: STAGES.index(stage)]))
+    intact = pc.and_not(pc.equal(documents["status"], "processed"), failed)
+    if not pc.all(intact).as_py():
+        ids = documents["document_id"].filter(intact)
+        tables = {name: _of_documents(table, ids) for name, table in tables.items()}
     if worker is None or not len(tables["documents"]):
         output = StageOutput({WRITES[stage]: contracts.empty_table(WRITES[stage])})
     else:

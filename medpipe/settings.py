@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     max_file_bytes: int = Field(
         256 << 20, gt=0, description="A larger file that has to be read whole (JSON, XML, PDF) goes to quarantine."
     )
+    languages: tuple[str, ...] = Field(
+        ("en",), description="Languages that the models know (BCP 47); notes in others are kept and not tagged."
+    )
     chunk_documents: int = Field(512, gt=0, description="Documents that a stage holds at a time.")
     chunk_chars: int = Field(4_000_000, gt=0, description="Characters of text that a stage holds at a time.")
     token_budget: int = Field(8192, gt=0, description="Padded tokens of a batch.")
@@ -43,6 +46,13 @@ class Settings(BaseSettings):
         "landing/{date}", description="Folder in which a night finds its sources; {date} is the partition."
     )
     format: str = Field("auto", description="Name of a reader, for sources that are not what they look like.")
+    mapping: Path | None = Field(None, description="TOML file that says which columns of tables with notes are what.")
+    text_column: str | None = Field(None, description="Column of the notes' text; wins over the mapping file.")
+    id_column: str | None = Field(None, description="Column that names a note; wins over the mapping file.")
+    patient_column: str | None = Field(None, description="Column of the patient's id; wins over the mapping file.")
+    encounter_column: str | None = Field(None, description="Column of the encounter's id; wins over the mapping file.")
+    date_column: str | None = Field(None, description="Column of the note's date; wins over the mapping file.")
+    type_column: str | None = Field(None, description="Column of the note's type; wins over the mapping file.")
     shards: int = Field(16, gt=0, le=1024, description="Into how many shards a night is cut at most.")
     shard_bytes: int = Field(8 << 20, gt=0, description="A night is cut into no more shards than these bytes fill.")
     cpu_stages: tuple[Literal["ingest", "tag", "relate", "summarize"], ...] = Field(

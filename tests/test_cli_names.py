@@ -10,9 +10,12 @@ import typer.main
 
 from medpipe import cli
 
+COLUMNS = {
+    "--mapping", "--text-column", "--id-column", "--patient-column", "--encounter-column", "--date-column", "--type-column",
+}  # fmt: skip
 PROMISED = {
-    "run": {"--out", "--date", "--format", "--device", "--json", "--quiet", "--show"},
-    "ingest": {"--warehouse", "--date", "--shard", "--format"},
+    "run": {"--out", "--date", "--format", "--device", "--json", "--quiet", "--show", *COLUMNS},
+    "ingest": {"--warehouse", "--date", "--shard", "--format", *COLUMNS},
     "tag": {"--warehouse", "--date", "--shard", "--device"},
     "relate": {"--warehouse", "--date", "--shard", "--device"},
     "summarize": {"--warehouse", "--date", "--shard", "--device"},

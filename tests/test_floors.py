@@ -20,6 +20,9 @@ STAGES = FLOORS[2]
 # What a stage must not know, besides the other stages.
 FORBIDDEN_IN_STAGES = {"pyarrow.parquet", "pyarrow.dataset", "airflow", "typer", "rich", "torchmetrics"}
 
+# Only the lake knows Parquet files of ours; those of others are one of the formats that are read.
+ALLOWED = {"ingest/parquet.py": {"pyarrow.parquet"}}
+
 
 def imports_of(path: Path) -> set[str]:
     """All modules that a file imports, at the top or inside functions."""
@@ -59,7 +62,8 @@ def test_nothing_imports_upwards(path: Path) -> None:
             if own in STAGES and room(module) in STAGES:
                 assert room(module) == own, f"the stage {own} knows {module}"
         if own in STAGES:
-            assert not any(module == name or module.startswith(name + ".") for name in FORBIDDEN_IN_STAGES), module
+            forbidden = FORBIDDEN_IN_STAGES - ALLOWED.get(path.relative_to(PACKAGE).as_posix(), set())
+            assert not any(module == name or module.startswith(name + ".") for name in forbidden), module
 
 
 def test_only_relate_knows_torch_geometric() -> None:

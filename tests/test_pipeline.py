@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -159,6 +160,45 @@ def test_only_new_work(tmp_path: Path, folder: Path) -> None:
     assert warehouse.check(settings.warehouse) == []
 
 
+def test_an_attachment_that_arrives_later_heals_its_document(tmp_path: Path) -> None:
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    attachment = {"contentType": "text/plain", "url": "Binary/b1"}
+    note = {"resourceType": "DocumentReference", "id": "d", "content": [{"attachment": attachment}]}
+    (landing / "notes.ndjson").write_text(json.dumps(note) + "\n")
+    (landing / "other.ndjson").write_text(json.dumps({"document_id": "x", "text": "Another cough."}) + "\n")
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(landing)])
+    assert [row["code"] for row in tables_of(settings.warehouse)["quarantine"]] == ["ATTACHMENT_UNRESOLVED"]
+    assert pipeline.plan(settings, DAY, [str(landing)])["shards"] == [], "nothing new: nothing is tried again"
+    data = base64.b64encode(b"It was a cough.").decode()
+    binary = {"resourceType": "Binary", "id": "b1", "contentType": "text/plain", "data": data}
+    (landing / "Binary.ndjson").write_text(json.dumps(binary) + "\n")
+    healed = pipeline.run(settings, DAY, [str(landing)])
+    rows = tables_of(settings.warehouse)
+    assert healed["unchanged"] == 1, "the other source is not read again"
+    assert rows["quarantine"] == []
+    assert sorted(row["text"] for row in rows["documents"]) == ["Another cough.", "It was a cough."]
+    assert warehouse.check(settings.warehouse) == []
+
+
+def test_a_binary_whose_document_arrives_later_is_one_note(tmp_path: Path) -> None:
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    data = base64.b64encode(b"It was a cough.").decode()
+    binary = {"resourceType": "Binary", "id": "b1", "contentType": "text/plain", "data": data}
+    (landing / "Binary.ndjson").write_text(json.dumps(binary) + "\n")
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(landing)])
+    assert [row["record"] for row in tables_of(settings.warehouse)["documents"]] == ["Binary/b1"]
+    note = {"resourceType": "DocumentReference", "id": "d", "content": [{"attachment": {"url": "Binary/b1"}}]}
+    (landing / "notes.ndjson").write_text(json.dumps(note) + "\n")
+    pipeline.run(settings, DAY, [str(landing)])
+    rows = tables_of(settings.warehouse)
+    assert [row["record"] for row in rows["documents"]] == ["DocumentReference/d#content.0"]
+    assert len(rows["entities"]) == 1 and warehouse.check(settings.warehouse) == []
+
+
 def test_a_better_model_that_finds_less_replaces_all_rows(
     tmp_path: Path, folder: Path, fakes: dict[str, ModelId], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +265,24 @@ def test_plan_names_no_text_and_a_night_without_sources_fails_clearly(tmp_path: 
     (folder.parent / DAY).mkdir()
     (folder.parent / DAY / "a.ndjson").write_text(json.dumps({"text": "CANARY cough"}))
     assert "CANARY" not in json.dumps(pipeline.plan_night(settings, DAY))
+
+
+def test_a_note_in_a_language_that_no_model_knows_is_kept_and_not_processed(tmp_path: Path) -> None:
+    lines = [{"document_id": code or "none", "language": code, "text": "cough"} for code in ("en-GB", "es", None)]
+    (tmp_path / "a.ndjson").write_text("\n".join(json.dumps(line) for line in lines))
+    settings = settings_of(tmp_path)
+    outcome = pipeline.run(settings, DAY, [str(tmp_path / "a.ndjson")])
+    rows = tables_of(settings.warehouse)
+    status = {row["record"]: row["status"] for row in rows["documents"]}
+    assert status == {"en-GB": "processed", "es": "unsupported_language", "none": "processed"}
+    kept = {row["document_id"] for row in rows["documents"] if row["status"] == "processed"}
+    for table in ("entities", "relations", "summaries"):
+        assert {row["document_id"] for row in rows[table]} == kept
+    assert outcome["counts"]["unsupported_language"] == outcome["counts"]["language:es"] == 1
+    assert warehouse.check(settings.warehouse) == []
+    known = settings_of(tmp_path, languages=("en", "es"))
+    pipeline.run(known, DAY, [str(tmp_path / "a.ndjson")])
+    assert {row["status"] for row in tables_of(known.warehouse)["documents"]} == {"processed"}
 
 
 def test_nothing_readable_is_an_empty_partition(tmp_path: Path) -> None:

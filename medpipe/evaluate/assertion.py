@@ -15,7 +15,7 @@ from medpipe.errors import MedpipeError
 from medpipe.learn.corpora import read_lines
 from medpipe.records import ASSERTIONS
 from medpipe.tag.assertion import Assertion
-from medpipe.text.sections import find_sections
+from medpipe.text.sections import find_sections, telling_names
 from medpipe.text.sentences import split_sentences
 from medpipe.text.tokens import tokenize
 
@@ -66,12 +66,16 @@ def evaluate_assertion(corpus: Path, *, model: str | Path = "assertion") -> dict
         ends.append(np.array([end]))
     tokens = [tokenize(text) for text in texts]
     sentences = [split_sentences(text, of) for text, of in zip(texts, tokens, strict=True)]
-    sections = [
-        [section.name for section in find_sections(text) if section.start <= at[0] < section.end]
-        for text, at in zip(texts, starts, strict=True)
-    ]
+    sections = [[_section_at(text, int(at[0]))] for text, at in zip(texts, starts, strict=True)]
     answers = assertion.assert_batch(texts, tokens, sentences, starts, ends, sections)
     # shape: (mentions, ASSERTIONS)
     predicted = np.concatenate([np.zeros((0, len(ASSERTIONS)), dtype=bool), *answers])
     wanted = np.array(gold, dtype=bool).reshape(-1, len(SCORED))
     return {name: score(predicted[:, ASSERTIONS.index(name)], wanted[:, at]) for at, name in enumerate(SCORED)}
+
+
+def _section_at(text: str, offset: int) -> str:
+    """Returns the name of the innermost section at an offset, as the tagger's stage gives it to the cues."""
+    sections = find_sections(text)
+    around = [number for number, section in enumerate(sections) if section.start <= offset < section.end]
+    return telling_names(sections)[around[-1]]

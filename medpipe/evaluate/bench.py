@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from medpipe.device import cpu_count, peak_memory_mb
+from medpipe.evaluate.bench_formats import WRITERS, write_fhir_ndjson
 from medpipe.settings import Settings
 
 PARTS = ("ingest", "tag", "relate", "summarize", "run")
@@ -75,18 +76,8 @@ def generate_notes(count: int, *, tokens: int | None = None, seed: int = 7) -> I
 
 def write_sources(folder: Path, count: int, tokens: int | None) -> int:
     """Writes generated notes as FHIR NDJSON; returns the number of bytes."""
-    import base64
-
-    path = folder / "notes.ndjson"
-    with path.open("w", encoding="utf-8") as file:
-        for index, text in enumerate(generate_notes(count, tokens=tokens)):
-            attachment = {"contentType": "text/plain", "data": base64.b64encode(text.encode()).decode()}
-            resource = {
-                "resourceType": "DocumentReference", "id": f"bench-{index}", "status": "current",
-                "subject": {"reference": f"Patient/{index % 97}"}, "content": [{"attachment": attachment}],
-            }  # fmt: skip
-            file.write(json.dumps(resource) + "\n")
-    return path.stat().st_size
+    write_fhir_ndjson(generate_notes(count, tokens=tokens), folder)
+    return (folder / "notes.ndjson").stat().st_size
 
 
 def measure(part: str | None, *, notes: int, tokens: int | None, device: str, quiet: bool = False) -> dict[str, Any]:
@@ -94,7 +85,8 @@ def measure(part: str | None, *, notes: int, tokens: int | None, device: str, qu
 
     Returns:
         For each part ``notes_per_s``, ``tokens_per_s``, ``peak_memory_mb`` and, where it has batches, ``useful_tokens``
-        (the fraction of their cells that is no padding); beside them ``machine``, ``device``, ``cold_start_s``.
+        (the fraction of their cells that is no padding); ``ingest`` also ``formats``, with ``mb_per_s`` and
+        ``notes_per_s`` of each; beside them ``machine``, ``device``, ``cold_start_s``.
     """
     figures: dict[str, Any] = {}
     for name in [part] if part else PARTS:
@@ -103,6 +95,9 @@ def measure(part: str | None, *, notes: int, tokens: int | None, device: str, qu
         figures[name] = _fresh_process(
             [sys.executable, "-m", __spec__.name, name, str(notes), str(tokens or 0), device]
         )
+    if "ingest" in figures:
+        command = [sys.executable, "-m", __spec__.name, "formats", str(notes), str(tokens or 0), device]
+        figures["ingest"]["formats"] = _fresh_process(command)
     figures["machine"] = f"{platform.machine()}, {cpu_count()} processors, Python {platform.python_version()}"
     figures["device"] = device
     figures["cold_start_s"] = round(measure_cold_start(device), 2)
@@ -174,6 +169,39 @@ def measure_part(part: str, notes: int, tokens: int | None, device: str) -> dict
     return figures
 
 
+def measure_formats(notes: int, tokens: int | None) -> dict[str, dict[str, float]]:
+    """Measures the reading of each format, from files to the rows of ``documents`` and ``sections``.
+
+    Bytes are those of the files.
+    """
+    from medpipe.ingest.sources import find_sources
+    from medpipe.ingest.stage import read_chunks
+    from medpipe.settings import load_settings
+
+    limits = load_settings()
+    figures = {}
+    for format, write in WRITERS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            write(generate_notes(notes, tokens=tokens), Path(folder))
+            sources = find_sources([folder])
+            size = sum(source.path.stat().st_size for source in sources)
+            for _ in range(2):  # the first round imports libraries and fills caches
+                read = 0.0
+                started = time.perf_counter()
+                for chunk in read_chunks(
+                    sources, format="auto", run_id="bench", max_note_chars=limits.max_note_chars,
+                    chunk_documents=limits.chunk_documents, chunk_chars=limits.chunk_chars,
+                ):  # fmt: skip
+                    read += chunk.counts.get("documents", 0)
+                seconds = time.perf_counter() - started
+        figures[format] = {
+            "notes": int(read),
+            "mb_per_s": round(size / 1e6 / seconds, 2),
+            "notes_per_s": round(read / seconds, 1),
+        }
+    return figures
+
+
 def warm_up(folder: Path, settings: Settings) -> None:
     """Runs the line over one short note, so that imports and first calls are not timed."""
     from medpipe import pipeline
@@ -186,4 +214,7 @@ def warm_up(folder: Path, settings: Settings) -> None:
 
 if __name__ == "__main__":
     part, notes, tokens, device = sys.argv[1:5]
-    print(json.dumps(measure_part(part, int(notes), int(tokens) or None, device)))
+    if part == "formats":
+        print(json.dumps(measure_formats(int(notes), int(tokens) or None)))
+    else:
+        print(json.dumps(measure_part(part, int(notes), int(tokens) or None, device)))

@@ -6,10 +6,14 @@ import io
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medpipe.ingest.sources import Source
+
+if TYPE_CHECKING:
+    from medpipe.ingest.binaries import Binaries
 
 
 class Refused(Exception):  # noqa: N818 (not an error of the program: a record of the input that cannot be taken)
@@ -73,6 +77,21 @@ class Inputs:
 
     def __init__(self, sources: Sequence[Source] = ()) -> None:
         self.by_name: Mapping[str, Source] = {source.name: source for source in sources}
+        self.memo: dict[str, Any] = {}  # what readers keep of one source for the others
+
+    @cached_property
+    def binaries(self) -> Binaries:
+        """The Binary resources of the FHIR files among the sources, found when the first reference needs one."""
+        from medpipe.ingest.binaries import Binaries
+
+        return Binaries(list(self.by_name.values()))
+
+    @cached_property
+    def attached(self) -> set[str]:
+        """The names of the sources that are attachments of resources in FHIR files among the sources."""
+        from medpipe.ingest.binaries import attached_files
+
+        return attached_files(list(self.by_name.values())) if len(self.by_name) > 1 else set()
 
     def content(self, source: Source) -> Content:
         """Returns a source as content."""

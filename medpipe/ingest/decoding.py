@@ -7,7 +7,6 @@ none of it is read as ``utf-8+windows-1252``: text of both kinds, put together o
 
 from __future__ import annotations
 
-import base64
 import binascii
 import codecs
 import re
@@ -194,12 +193,26 @@ def _is_seven_bit(codec: str, raw: bytes) -> bool:
     return (codec.startswith("iso2022") and b"\x1b" in raw) or (codec == "hz" and b"~{" in raw)
 
 
+URL_SAFE = str.maketrans("-_", "+/")  # RFC 4648, section 5
+# The last character where padding is missing: its bits that carry nothing are zero, or else something was cut off.
+LAST = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
+
+
 def decode_base64(data: str) -> bytes | None:
-    """Returns the bytes of base64 text, white space allowed; ``None`` where it is not valid."""
+    """Returns the bytes of base64 text; ``None`` where it is not valid.
+
+    White space is allowed, so is the URL-safe alphabet, and so is missing padding where nothing else is missing.
+    """
     try:
-        packed = data.encode("ascii")
-        if re.search(rb"\s", packed):
-            packed = b"".join(packed.split())
-        return base64.b64decode(packed, validate=True)
-    except (UnicodeEncodeError, binascii.Error, ValueError):
+        return binascii.a2b_base64(data, strict_mode=True)
+    except (UnicodeEncodeError, ValueError):  # not ASCII, or not strict
+        pass
+    data = "".join(data.split())
+    if not ("+" in data or "/" in data):
+        data = data.translate(URL_SAFE)
+    if (rest := len(data) % 4) and not data.endswith("=") and data[-1] in LAST.get(rest, ""):
+        data += "=" * (4 - rest)
+    try:
+        return binascii.a2b_base64(data, strict_mode=True)
+    except (UnicodeEncodeError, ValueError):
         return None

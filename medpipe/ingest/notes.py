@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
-from medpipe.ingest.bodies import render
+from medpipe.ingest import bodies, cda_text
+from medpipe.ingest.charsets import standard_name
 from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
+from medpipe.ingest.mapping import ColumnMapping
+from medpipe.ingest.mime import is_package
 from medpipe.records import Document, Reject, Section
+from medpipe.text.language import choose_language
 from medpipe.text.sections import find_sections
 
 if TYPE_CHECKING:
@@ -30,6 +35,7 @@ class Reading:
     max_file_bytes: int = 256 << 20  # of a file that has to be read whole
     member: str = ""  # path inside an archive
     inputs: Inputs = field(default_factory=Inputs)
+    mapping: ColumnMapping | None = None  # what the user says of tables' columns
     allowance: Allowance | None = None  # inside an archive: how much may still be unpacked
 
     def inside(self, member: str) -> Reading:
@@ -54,7 +60,8 @@ class Reading:
             record: place in the source, unique there.
             text: the note as a person reads it.
             sections: of a format that tells them; else they are found in the text.
-            facts: columns of the document that the source tells (``authored_at`` as it is written).
+            facts: columns of the document that the source tells (``authored_at`` and ``language`` as they are
+                written), and the ``zone`` of a time that is written without one.
         """
         if len(text) > self.max_note_chars:
             return self.reject(record, "TEXT_TOO_LARGE", size=len(text), limit=self.max_note_chars)
@@ -62,8 +69,11 @@ class Reading:
             return self.reject(record, "TEXT_EMPTY")
         if not encodable(text):
             return self.reject(record, "TEXT_INVALID")
-        authored_at, written = parse_date(facts.pop("authored_at", None))
+        authored_at, written = parse_date(facts.pop("authored_at", None), facts.pop("zone", None) or UTC)
         facts = {name: clean(value) for name, value in facts.items()}
+        if facts.get("encoding"):
+            facts["encoding"] = standard_name(facts["encoding"] or "")
+        facts["language"] = choose_language(text, facts.get("language"))
         text_hash = hash_text(text)
         record = self.name(record)
         document_id = make_id("document", self.source, record, facts.get("patient_id"), text_hash)
@@ -80,10 +90,25 @@ class Reading:
 
         ``media`` and ``charset`` are what the source says of it; what the bytes are comes first.
         """
-        body = render(raw, media, charset, self.max_note_chars)
+        if cda_text.is_cda(raw[: cda_text.HEAD_BYTES]) or is_package(raw):
+            return self.cda(record, raw, **facts)
+        body = bodies.render(raw, media, charset, self.max_note_chars)
         if body.error:
             return self.reject(record, body.error, **body.fields)
         return self.document(record, body.text, media_type=body.media_type, encoding=body.encoding, **facts)
+
+    def cda(self, record: str, raw: bytes, **facts: Any) -> Document | Reject:
+        """Makes a document of an attachment that is a CDA document; what it says of itself fills gaps in the facts."""
+        rendered = cda_text.render(raw)
+        facts = {**rendered.facts, **{name: fact for name, fact in facts.items() if fact is not None}}
+        if rendered.body is not None and rendered.body.reference is None and not rendered.body.error:
+            facts.pop("encoding", None)
+            return self.attachment(record, rendered.body.raw, rendered.body.media, rendered.body.charset, **facts)
+        if rendered.text:
+            facts["media_type"] = "text/xml"
+            return self.document(record, rendered.text, sections=rendered.sections or None, **facts)
+        unresolved = rendered.body.error or "ATTACHMENT_UNRESOLVED" if rendered.body is not None else None
+        return self.reject(record, unresolved or rendered.error or "TEXT_MISSING", **rendered.fields)
 
 
 def clean(value: Any) -> str | None:

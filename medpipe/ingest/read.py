@@ -15,16 +15,28 @@ from typing import Any
 from medpipe.errors import MedpipeError
 from medpipe.ingest.archives import container_of, read_archive
 from medpipe.ingest.bodies import kind_of, text_head
+from medpipe.ingest.ccda import read_ccda, sniff_xml
 from medpipe.ingest.content import Content, Inputs, Refused
-from medpipe.ingest.decoding import decode
-from medpipe.ingest.fhir import read_resource
+from medpipe.ingest.decoding import magic
+from medpipe.ingest.fhir import read_fhir
+from medpipe.ingest.hl7_syntax import looks_like_hl7
+from medpipe.ingest.hl7v2 import read_hl7v2
+from medpipe.ingest.json_text import parse_values
+from medpipe.ingest.mapping import ColumnMapping
+from medpipe.ingest.ndjson import read_ndjson
 from medpipe.ingest.notes import Reading
-from medpipe.ingest.simple_json import read_one, read_simple
+from medpipe.ingest.omop import read_omop
+from medpipe.ingest.simple_json import read_simple
 from medpipe.ingest.sources import Source
+from medpipe.ingest.tables import read_table, sniff_lines, sniff_table
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped
 HEAD_BYTES = 1 << 16
+# Formats of files that are never an attachment of a FHIR resource, but may hold such resources.
+HOLDERS = ("fhir", "ndjson", "json", "omop", "table")
+# The namespace of FHIR, on the root or behind a prefix.
+FHIR_XML = re.compile(rb"^\s*<.*?xmlns(?::\w+)?\s*=\s*[\"']http://hl7\.org/fhir[\"']", re.DOTALL)
 
 
 def read_source(
@@ -34,6 +46,7 @@ def read_source(
     max_note_chars: int,
     max_file_bytes: int = 256 << 20,
     inputs: Inputs | None = None,
+    mapping: ColumnMapping | None = None,
 ) -> Iterator[Item]:
     """Yields what a file holds: documents, rejects, and records that are not notes.
 
@@ -45,7 +58,7 @@ def read_source(
         known = ", ".join(["auto", *READERS])
         raise MedpipeError("SETTING_INVALID", name="format", reason=f"{format!r} is none of {known}")
     inputs = inputs or Inputs([source])
-    reading = Reading(source.name, "unknown", max_note_chars, max_file_bytes, inputs=inputs)
+    reading = Reading(source.name, "unknown", max_note_chars, max_file_bytes, inputs=inputs, mapping=mapping)
     try:
         yield from read_content(inputs.content(source), reading, format)
     except OSError as error:
@@ -55,12 +68,19 @@ def read_source(
 def read_content(content: Content, reading: Reading, format: str = "auto") -> Iterator[Item]:
     """Yields what a file or an archive's member holds; whatever is wrong with it ends as a reject."""
     try:
-        opening = Opening.of(content)
+        opening = Opening.of(content, reading.mapping)
         if kind := container_of(opening.raw):
             yield from read_archive(kind, content, reading, lambda member, inner: read_content(member, inner, format))
             return
         name = format if format != "auto" else sniff_opening(opening)
-        if name is None:
+        if (
+            format == "auto"
+            and name not in HOLDERS
+            and not reading.member
+            and reading.source in reading.inputs.attached
+        ):
+            yield Skipped("attached file")  # it is read where the resource that it belongs to stands
+        elif name is None:
             yield reading.reject("0", "FORMAT_UNKNOWN")
         else:
             yield from READERS[name](content, replace(reading, format=name))
@@ -82,12 +102,13 @@ class Opening:
     content: Content
     raw: bytes  # as it is
     head: bytes  # of text: as UTF-8, without byte order mark and white space before it
+    mapping: ColumnMapping | None = None  # what the user says of tables' columns: what has such columns is a table
 
     @classmethod
-    def of(cls, content: Content) -> Opening:
+    def of(cls, content: Content, mapping: ColumnMapping | None = None) -> Opening:
         """Reads the first bytes of a file."""
         raw = content.head(HEAD_BYTES)
-        return cls(content, raw, text_head(raw))
+        return cls(content, raw, text_head(raw), mapping)
 
     @property
     def suffix(self) -> str:
@@ -95,9 +116,9 @@ class Opening:
         return self.content.suffix
 
 
-def sniff(content: Content) -> str | None:
+def sniff(content: Content, mapping: ColumnMapping | None = None) -> str | None:
     """Returns the format of a file, ``None`` where no reader knows it; an archive has none."""
-    return sniff_opening(Opening.of(content))
+    return sniff_opening(Opening.of(content, mapping))
 
 
 def sniff_opening(opening: Opening) -> str | None:
@@ -111,13 +132,40 @@ JSON = re.compile(rb"\{\s*[\"}]|\[\s*(?:\[\s*)*[{\"\]]")
 
 def sniff_json(opening: Opening) -> str | None:
     """Tells JSON by its first signs; what is named so and is none goes to the reader that says where it breaks."""
-    if JSON.match(opening.head):
+    named = opening.suffix in (".json", ".ndjson", ".jsonl") or b'"resourceType"' in opening.head
+    if JSON.match(opening.head) or (named and opening.head[:1] in (b"{", b"[")):
         with opening.content.open() as file:
             file.seek(len(opening.raw))
-            return _sniff_json(file, opening.head, opening.suffix)
+            name = _sniff_json(file, opening.head, opening.suffix)
+        return (sniff_lines(opening.head, opening.mapping) or name) if name in ("ndjson", "json") else name
     if opening.suffix in (".ndjson", ".jsonl"):
         return "ndjson"
     return "json" if opening.suffix == ".json" and opening.head else None
+
+
+def sniff_rows(opening: Opening) -> str | None:
+    """Tells tables by their first lines."""
+    return sniff_table(opening.content, opening.raw, opening.mapping)
+
+
+def sniff_fhir_xml(opening: Opening) -> str | None:
+    """Tells FHIR in XML by its namespace."""
+    return "fhir" if FHIR_XML.search(opening.head) else None
+
+
+def sniff_messages(opening: Opening) -> str | None:
+    """Tells HL7 v2 by its segments."""
+    return "hl7v2" if magic(opening.raw) is None and looks_like_hl7(opening.raw, opening.suffix) else None
+
+
+def sniff_html(opening: Opening) -> str | None:
+    """Tells HTML, also pieces of it, from other XML."""
+    return "text" if opening.suffix not in XML_SUFFIXES and kind_of(opening.raw) == "HTML" else None
+
+
+def sniff_markup(opening: Opening) -> str | None:
+    """Tells CDA; other XML goes to its reader, too, which counts or refuses it."""
+    return sniff_xml(opening.raw, opening.suffix) if magic(opening.raw) is None else None
 
 
 def sniff_text(opening: Opening) -> str | None:
@@ -137,6 +185,7 @@ def sniff_text(opening: Opening) -> str | None:
     return "text" if kind in known or kind.endswith(("image", "archive")) else None
 
 
+XML_SUFFIXES = (".xml", ".ccda", ".cda")
 # Suffixes of text files that hold no note.
 NO_NOTES = frozenset((
     ".csv", ".tsv", ".psv", ".json", ".ndjson", ".jsonl", ".xml", ".xsl", ".xslt", ".xsd", ".dtd", ".hl7", ".er7",
@@ -145,10 +194,15 @@ NO_NOTES = frozenset((
 ))  # fmt: skip
 
 # Each format's test, in the order in which they are asked: a function ``(opening) -> name of the reader, or None``.
-# What is strict comes before what is not; text is last, because everything that is written is text.
+# What is strict comes before what is not. Tables come before those that look for their signs anywhere, for cells may
+# hold all of them; text comes last, because everything that is written is text.
 FORMATS: tuple[Callable[[Opening], str | None], ...] = (
     sniff_json,
-    # XML by its root element (fhir, ccda), HL7 v2 by its first segment, tables by their first lines (omop, table)
+    sniff_rows,
+    sniff_fhir_xml,
+    sniff_messages,
+    sniff_html,
+    sniff_markup,
     sniff_text,
 )
 
@@ -167,63 +221,33 @@ def _sniff_json(file: Any, start: bytes, suffix: str) -> str:
             pass
     if suffix in (".ndjson", ".jsonl") and rest.strip():
         return "ndjson"
-    return "fhir" if b'"resourceType"' in start or b'"resourceType"' in line else "json"
+    return (
+        "fhir" if b'"resourceType"' in start or b'"resourceType"' in line or _holds(file, b'"resourceType"') else "json"
+    )
+
+
+def _holds(file: Any, word: bytes) -> bool:
+    """Says whether a file holds a word: the type of a resource may stand behind its data."""
+    file.seek(0)
+    last = b""
+    while piece := file.read(1 << 20):
+        if word in last + piece:
+            return True
+        last = piece[-len(word) :]
+    return False
 
 
 # --- readers --------------------------------------------------------------------------------
 
 
-def parse_json(raw: bytes, place: str, reading: Reading) -> tuple[Any, Reject | None]:
-    """Returns the parsed JSON, or a reject that says where it breaks."""
-    decoded = decode(raw, "utf-8")
-    if decoded.error:
-        return None, reading.reject(place, decoded.error, kind=decoded.kind)
-    try:
-        return json.loads(decoded.text), None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}" if place == "0" else f"{place} column {error.colno}"
-        return None, reading.reject(place, "JSON_INVALID", where=where)
-    except RecursionError:
-        return None, reading.reject(place, "JSON_TOO_DEEP", limit="about 1,000")
-    except ValueError:  # an integer of more digits than Python converts
-        return None, reading.reject(place, "JSON_INVALID", where=place)
-
-
-def read_fhir(content: Content, reading: Reading) -> Iterator[Item]:
-    """Reads one FHIR resource or Bundle."""
-    value, reject = parse_json(content.read(reading.max_file_bytes), "0", reading)
-    if reject is not None:
-        yield reject
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from read_resource(item, str(index), reading)
-    else:
-        yield from read_resource(value, "0", reading)
-
-
 def read_json(content: Content, reading: Reading) -> Iterator[Item]:
     """Reads the project's own simple JSON."""
-    value, reject = parse_json(content.read(reading.max_file_bytes), "0", reading)
-    if reject is not None:
-        yield reject
-    else:
-        yield from read_simple(value, reading)
-
-
-def read_ndjson(content: Content, reading: Reading) -> Iterator[Item]:
-    """Reads lines of JSON, one at a time: FHIR resources, or objects of the project's own simple JSON."""
-    with content.open() as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            place = f"line {number}"
-            value, reject = parse_json(line, place, reading)
-            if reject is not None:
-                yield reject
-            elif isinstance(value, dict) and "resourceType" not in value and "text" in value:
-                yield read_one(value, place, reading)
-            else:
-                yield from read_resource(value, place, reading)
+    found = list(parse_values(content.read(reading.max_file_bytes), "0", reading))
+    yield from (item for item in found if isinstance(item, Reject))
+    if found in ([], [("0", [])]):
+        yield Skipped("empty file")
+    values = [item[1] for item in found if not isinstance(item, Reject)]
+    yield from read_simple(values[0] if len(values) == 1 else values, reading)
 
 
 # What the name of a file says of its content, where that leaves it open.
@@ -239,6 +263,10 @@ def read_text(content: Content, reading: Reading) -> Iterator[Item]:
 READERS: dict[str, Callable[[Content, Reading], Iterator[Item]]] = {
     "fhir": read_fhir,
     "ndjson": read_ndjson,
+    "ccda": read_ccda,
+    "hl7v2": read_hl7v2,
     "json": read_json,
+    "omop": read_omop,
+    "table": read_table,
     "text": read_text,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medpipe.ingest.fhir import json_kind
+from medpipe.ingest.json_text import json_kind
 from medpipe.ingest.notes import Reading, clean
 from medpipe.records import Document, Reject
 
@@ -27,6 +27,8 @@ def read_one(item: Any, place: str, reading: Reading) -> Document | Reject:
     if not isinstance(item, dict):
         return reading.reject(place, "RECORD_NOT_OBJECT", kind=json_kind(item))
     record = clean(item.get("document_id")) or place
+    if len(record.split("\n")) > 1:  # no id, whatever it is: records are named in messages
+        record = place
     text = item.get("text")
     if not isinstance(text, str):
         return reading.reject(record, "TEXT_MISSING")

@@ -163,6 +163,21 @@ def conform(table: str, data: pa.Table | Mapping[str, list[Any]]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def upgrade(table: str, data: pa.Table) -> pa.Table:
+    """Returns rows of an earlier minor version as rows of the current one: the columns that came later are null.
+
+    ``schema_version`` stays what it was when the row was written.
+    """
+    schema = arrow_schema(table)
+    if data.schema.equals(schema):
+        return data
+    columns = [
+        data[field.name].cast(field.type) if field.name in data.column_names else pa.nulls(len(data), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
 # --- change ---------------------------------------------------------------------------------
 
 

@@ -176,7 +176,8 @@ def _old_rows(
     if staying is None:  # rows of no document: those of the run's own sources, or of the same run, are replaced
         ids = new.sources if column == "source" else _new_keys(new, table, column)
         replaced = pa.array(sorted(ids), pa.string())
-    for block in iter_file(path, batch_rows):
+    for written in iter_file(path, batch_rows):
+        block = contracts.upgrade(table, written)
         stays = (
             pc.is_in(block[column], staying) if staying is not None else pc.invert(pc.is_in(block[column], replaced))
         )

@@ -133,14 +133,17 @@ def check_partition(root: Path, partition: str) -> list[Finding]:
 
 
 def check_file(table: str, path: Path) -> list[str]:
-    """Returns what breaks the contract within one file: types, nulls, ranges, values, keys, order."""
-    schema = contracts.arrow_schema(table)
+    """Returns what breaks the contract within one file: types, nulls, ranges, values, keys, order.
+
+    The contract is that of the version which the file names: partitions that an earlier version made stay right.
+    """
     actual = pq.read_schema(path)
-    if not actual.equals(schema):
-        return [f"its schema is not that of version {contracts.current_version(table)}"]
+    version = (actual.metadata or {}).get(contracts.VERSION_KEY, b"").decode()
+    if version not in contracts.versions(table) or not actual.equals(contracts.arrow_schema(table, version)):
+        return [f"its schema is not that of version {version or contracts.current_version(table)}"]
     problems = []
     data = files.read_table(path)
-    for column in contracts.properties(table):
+    for column in contracts.properties(table, version):
         name = column["name"]
         values = data[name]
         if column.get("required") and values.null_count:

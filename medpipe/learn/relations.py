@@ -28,7 +28,7 @@ from medpipe.relate.network import NetworkConfig, RelationNetwork
 from medpipe.relate.stage import make_rule
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows
-from medpipe.text.sections import find_sections
+from medpipe.text.sections import find_sections, is_part
 from medpipe.weights import save_model
 
 BUCKET_TOKENS = 4096  # padded tokens of sentences that go through the LSTM together: mostly a whole batch
@@ -83,7 +83,8 @@ def make_example(document: AnnotatedDocument, entry: Mapping[str, Any], labels: 
     kept = {one for one in relations if one[1] in number and one[2] in number}
     gold = frozenset((kind, number[head], number[tail]) for kind, head, tail in kept)
     columns = np.array(ordered, dtype=np.int64).reshape(-1, 3)
-    starts = np.array([section.start for section in find_sections(document.text)] or [0])
+    sections = [one for one in find_sections(document.text) if one.parent is None or not is_part(one.name)]
+    starts = np.array([section.start for section in sections] or [0])
     return Example(document.doc_id, document.text, starts, Mentions(*columns.T), gold, len(relations - kept))
 
 

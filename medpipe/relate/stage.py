@@ -22,6 +22,7 @@ from medpipe.relate.features import PAIR_FEATURES, Graph, Mentions, PairRule, bu
 from medpipe.relate.network import NetworkConfig, RelationNetwork
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows
+from medpipe.text.sections import is_part
 from medpipe.weights import find_model, identify, load_weights, read_config
 
 BUCKET_TOKENS = 2048  # padded tokens of sentences that go through the LSTM together; more is more padding
@@ -156,14 +157,17 @@ class Relater:
         wanted = ["document_id", "patient_id", "text", "source", "record"]
         documents = tables["documents"].select(wanted).sort_by("document_id").to_pylist()
         entities = group_rows(select_entities(tables["entities"], self.labels))
-        sections = group_rows(tables["sections"].select(["document_id", "start"]))
+        # Parts of sections ("Lungs:") are no sections to the model.
+        places = tables["sections"].select(["document_id", "parent_section_id", "name", "start"]).to_pylist()
+        sections: dict[str, list[int]] = {}
+        for row in places:
+            if row["parent_section_id"] is None or not is_part(row["name"]):
+                sections.setdefault(row["document_id"], []).append(row["start"])
         # Documents without a pair of labels that can be related are not looked at.
         documents = [one for one in documents if can_relate(entities.get(one["document_id"], []), self.types)]
         rows_of = [entities[one["document_id"]] for one in documents]
         mentions = [to_mentions(rows, self.labels) for rows in rows_of]
-        starts = [
-            np.array(sorted(row["start"] for row in sections.get(one["document_id"], [])) or [0]) for one in documents
-        ]
+        starts = [np.array(sorted(sections.get(one["document_id"], [])) or [0]) for one in documents]
         graphs, scores, rows, counts = self.score([one["text"] for one in documents], starts, mentions)
         columns: dict[str, list[Any]] = {
             name: [] for name in contracts.arrow_schema("relations").names if name != "schema_version"

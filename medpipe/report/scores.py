@@ -32,9 +32,15 @@ def print_bench(console: Console, figures: Mapping[str, Any]) -> None:
     """Prints the speeds of ``medpipe bench``: a column for each part, a row for each figure."""
     parts = {name: value for name, value in figures.items() if isinstance(value, Mapping)}
     table = Table("", *(Column(part, justify="right") for part in parts))
-    for row in dict.fromkeys(key for value in parts.values() for key in value):
+    for row in dict.fromkeys(key for value in parts.values() for key in value if key != "formats"):
         table.add_row(row, *(_shown(value.get(row)) for value in parts.values()))
     console.print(table)
+    formats = parts.get("ingest", {}).get("formats", {})
+    if formats:
+        table = Table("ingest", *(Column(name, justify="right") for name in next(iter(formats.values()))))
+        for format, row in formats.items():
+            table.add_row(format, *(_shown(value) for value in row.values()))
+        console.print(table)
     for name in ("machine", "device", "cold_start_s"):
         if name in figures:
             console.print(f"{name}: {figures[name]}")

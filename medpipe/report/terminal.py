@@ -27,6 +27,11 @@ HIDDEN = dict.fromkeys(
     [*range(0x00, 0x20), 0x7F, *range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], " "
 )
 
+STATUS = {
+    "failed": "failed (see quarantine)",
+    "unsupported_language": "in a language that no model knows; not processed",
+}
+
 
 def one_line(text: str) -> str:
     """Returns ``text`` on one line, without control characters, which a terminal would obey."""
@@ -45,7 +50,7 @@ def print_note(console: Console, note: Note) -> None:
     heading = Text(" · ".join(one_line(fact) for fact in facts if fact), style="dim")
     parts: list[Any] = [heading]
     if document["status"] != "processed":
-        parts.append(Text(f"status: {document['status']} (see quarantine)", style="bold red"))
+        parts.append(Text(f"status: {STATUS.get(document['status'], document['status'])}", style="bold red"))
     parts += [entity_tree(note), relation_lines(note)]
     if note.summary is not None:
         parts.append(summary_lines(note.summary))
@@ -134,13 +139,14 @@ def print_funnel(console: Console, outcome: Mapping[str, Any], warehouse: str) -
             ("  the same note again", counts.get("duplicates", 0)),
             ("  quarantined", counts.get("rejected", 0)),
             ("notes with text", counts.get("documents", 0)),
+            ("  in a language that no model knows", counts.get("unsupported_language", 0)),
             ("  done before, unchanged", counts.get("unchanged", 0)),
             ("entities", counts.get("entities", 0)),
             ("relations", counts.get("relations", 0)),
             ("summaries", counts.get("summaries", 0)),
             ("rows in quarantine", counts.get("quarantined", 0)),
         ]
-    optional = {"  the same note again", "  done before, unchanged"}
+    optional = {"  the same note again", "  done before, unchanged", "  in a language that no model knows"}
     for name, value in rows:
         if value or name not in optional:
             table.add_row(name, f"{int(value):,}")

@@ -197,7 +197,8 @@ def read_source(text: str, headings: Headings | None = None, mentions: Mentions 
     sentence_of = np.repeat(np.arange(count), (sentences[:, 1] - sentences[:, 0]).astype(np.int64))
     index = np.arange(count)
     starts = tokens.start[sentences[:, 0]] if count else np.zeros(0, dtype=np.int32)
-    section, in_heading = _sections_of(starts, headings)
+    stops = tokens.end[sentences[:, 1] - 1] if count else np.zeros(0, dtype=np.int32)
+    section, in_heading = _sections_of(starts, stops, headings)
     places = np.stack(
         [
             np.minimum(index, POSITIONS - 1),
@@ -241,14 +242,15 @@ def _eligible(words: Words, sentences: np.ndarray, sentence_of: np.ndarray, in_h
     return np.zeros(len(sentences), dtype=bool)
 
 
-def _sections_of(starts: np.ndarray, headings: Headings) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the section bucket at every offset, and whether the offset stands in a heading."""
+def _sections_of(starts: np.ndarray, stops: np.ndarray, headings: Headings) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the section bucket of every sentence, and whether it is nothing but a heading."""
     bucket = np.zeros(len(starts), dtype=np.int64)
     inside = np.zeros(len(starts), dtype=bool)
     # Sections are few; an inner one comes after the one around it and overwrites it.
-    for name, start, body, end in zip(headings.names, headings.start, headings.body_start, headings.end, strict=True):
-        bucket[(starts >= start) & (starts < end)] = section_bucket(name)
-        inside |= (starts >= start) & (starts < body)
+    for number in np.lexsort((-headings.end.astype(np.int64), headings.start)).tolist():
+        start, body, end = headings.start[number], headings.body_start[number], headings.end[number]
+        bucket[(starts >= start) & (starts < end)] = section_bucket(headings.names[number])
+        inside |= (starts >= start) & (stops <= body)  # "Lungs: clear." is more than its heading
     return bucket, inside
 
 

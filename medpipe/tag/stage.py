@@ -22,6 +22,7 @@ from medpipe.tag.network import NetworkConfig, TaggerNetwork
 from medpipe.text.batches import bucket_batches
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows, pad_rows
+from medpipe.text.sections import is_part
 from medpipe.weights import find_model, identify, load_weights, read_config
 
 # Words whose vectors are kept between chunks; when there are more, all are forgotten (about 100 MB at most).
@@ -209,22 +210,33 @@ def to_characters(spans: Spans, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _headings(sections: pa.Table, document_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the headings of the sections: which document each is of, where it begins and where it ends."""
+    """Returns the headings that name sections: which document each is of, where it begins and where it ends.
+
+    Those of mere parts say something of the patient: "Lungs:", "1. Asthma:".
+    """
     number = {document_id: place for place, document_id in enumerate(document_ids)}
     owner = np.array([number.get(one, -1) for one in sections["document_id"].to_pylist()], dtype=np.int64)
     start, end = (sections[name].to_numpy().astype(np.int64) for name in ("start", "body_start"))
-    kept = (owner >= 0) & (end > start)
+    whole = np.array([not is_part(name) for name in sections["name"].to_pylist()], dtype=bool)
+    kept = (owner >= 0) & (end > start) & whole
     return owner[kept], start[kept], end[kept]
 
 
 def _place_in_sections(
     sections: pa.Table, document_ids: Sequence[str], spans: Spans, parts: Sequence[slice]
 ) -> tuple[list[str | None], list[str]]:
-    """Returns the id and the name of the innermost section in which every entity begins."""
-    table = sections.select(["document_id", "section_id", "name", "start", "end"])
+    """Returns the id of the innermost section in which every entity begins, and the name that tells what is in it.
+
+    That of a mere part is the name of the section around it: what stands under "Mother:" is of the family.
+    """
+    table = sections.select(["document_id", "section_id", "parent_section_id", "name", "start", "end"])
     # An outer section before the inner ones that begin where it does.
     table = table.sort_by([("document_id", "ascending"), ("start", "ascending"), ("end", "descending")])
-    owners, ids, names = (table[name].to_pylist() for name in ("document_id", "section_id", "name"))
+    columns = ("document_id", "section_id", "parent_section_id", "name")
+    owners, ids, around, names = (table[name].to_pylist() for name in columns)
+    telling: dict[str, str] = {}
+    for section_id, parent_id, name in zip(ids, around, names, strict=True):
+        telling[section_id] = telling.get(parent_id, name) if is_part(name) else name
     start, end = table["start"].to_numpy(), table["end"].to_numpy()
     section_ids: list[str | None] = []
     section_names: list[str] = []
@@ -232,7 +244,7 @@ def _place_in_sections(
         first, last = bisect_left(owners, document_id), bisect_right(owners, document_id)
         places = find_sections(spans.start[part], start[first:last], end[first:last])
         section_ids += [ids[first + place] if place >= 0 else None for place in places]
-        section_names += [names[first + place] if place >= 0 else "body" for place in places]
+        section_names += [telling[ids[first + place]] if place >= 0 else "body" for place in places]
     return section_ids, section_names
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from medpipe.evaluate.bench import LONGEST, SHORTEST, generate_notes, measure_part, write_sources
+from medpipe.evaluate.bench import LONGEST, SHORTEST, generate_notes, measure_formats, measure_part, write_sources
+from medpipe.evaluate.bench_formats import WRITERS
 from medpipe.text.tokens import tokenize
 
 
@@ -33,3 +34,10 @@ def test_a_part_is_measured(part: str) -> None:
     figures = measure_part(part, notes=3, tokens=100, device="cpu")
     assert figures["notes"] == 3 and figures["notes_per_s"] > 0 and figures["tokens_per_s"] > 0
     assert figures["peak_memory_mb"] > 50
+
+
+def test_every_format_is_measured_and_every_note_read() -> None:
+    figures = measure_formats(3, 100)
+    assert set(figures) == set(WRITERS)
+    assert {name: one["notes"] for name, one in figures.items()} == dict.fromkeys(WRITERS, 3)
+    assert all(one["mb_per_s"] > 0 for one in figures.values())

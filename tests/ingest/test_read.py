@@ -67,9 +67,12 @@ def test_diagnostic_report_form_or_conclusion_or_neither(tmp_path: Path) -> None
     report = {"resourceType": "DiagnosticReport", "id": "r", "status": "final"}
     form = report | {
         "presentedForm": [{"contentType": "text/plain", "data": b64("No fracture.")}],
-        "conclusion": "None.",
+        "conclusion": "No Fracture",
     }
-    assert [note.text for note in read(tmp_path, form)] == ["No fracture."]
+    assert [getattr(item, "text", item) for item in read(tmp_path, form)] == [
+        "No fracture.", Skipped("DiagnosticReport (same text again)"),
+    ]  # fmt: skip
+    assert [note.text for note in read(tmp_path, form | {"conclusion": "None."})] == ["No fracture.", "None."]
     assert [note.text for note in read(tmp_path, report | {"conclusion": "Pneumonia."})] == ["Pneumonia."]
     assert read(tmp_path, report) == [Skipped("DiagnosticReport (no text)")]
 
@@ -206,10 +209,10 @@ def test_deep_json_is_refused(tmp_path: Path) -> None:
         ("a.ndjson", '"text"\n1\n', "ndjson"),
         ("a.txt", "Plain.", "text"),
         ("a.json", "not json", "json"),
-        ("a.xml", "<ClinicalDocument/>", None),
-        ("a.txt", "MSH|^~\\&|", None),
+        ("a.xml", "<ClinicalDocument/>", "ccda"),
+        ("a.txt", "MSH|^~\\&|", "hl7v2"),
         ("a.pdf", "%PDF-1.7", "text"),
-        ("a.csv", "a,b", None),
+        ("a.csv", "a,b", "table"),
     ],
 )
 def test_format_is_found_by_content(tmp_path: Path, name: str, content: str, expected: str | None) -> None:

@@ -25,7 +25,7 @@ def rows_of(source: str, notes: int, *, model: str = "tagger@1", entities: int =
         document = make_id("document", source, str(number), None, hash_text(text))
         tables["documents"].append({
             "document_id": document, "source": source, "record": str(number), "format": "text", "patient_id": f"p{number % 3}",
-            "encounter_id": None, "note_type": "Progress note", "note_type_code": "11506-3",
+            "encounter_id": None, "note_type": "Progress note", "note_type_code": "11506-3", "note_status": "final",
             "authored_at": datetime(2026, 1, 30, 12, number % 60, tzinfo=UTC), "authored_at_text": "2026-01-30",
             "media_type": "text/plain", "encoding": "utf-8", "language": None, "text": text, "text_hash": hash_text(text),
             "n_chars": len(text), "status": "processed", "n_sections": 0, "n_entities": 0, "n_relations": 0,

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from medpipe.errors import MedpipeError
@@ -78,6 +79,20 @@ def test_kept_documents_stay_as_they_are(tmp_path: Path) -> None:
     assert ids(root, "documents") == kept
     assert len(ids(root, "entities")) == 6
     assert ids(root, "quarantine") == []
+    assert warehouse.check(root) == []
+
+
+def test_rows_of_an_earlier_minor_version_stay_beside_new_ones(tmp_path: Path) -> None:
+    root, old, new = tmp_path / "lake", rows_of("a.txt", 4), rows_of("b.txt", 2)
+    publish_partition(publish_input(root, tmp_path / "wa", old))
+    path = warehouse.table_path(root, "documents", PARTITION)
+    schema = contracts.arrow_schema("documents", "1.0.0")
+    rows = [{name: row[name] for name in schema.names} | {"schema_version": "1.0.0"} for row in files.read_table(path).to_pylist()]
+    files.write_table(path, pa.Table.from_pylist(rows, schema))  # as the first release wrote it
+    publish_partition(publish_input(root, tmp_path / "wb", new))
+    found = {row["source"]: row for row in warehouse.read_table(root, "documents", partition=PARTITION).to_pylist()}
+    assert (found["a.txt"]["note_status"], found["a.txt"]["schema_version"]) == (None, "1.0.0")
+    assert (found["b.txt"]["note_status"], found["b.txt"]["schema_version"]) == ("final", "1.1.0")
     assert warehouse.check(root) == []
 
 

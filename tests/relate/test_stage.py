@@ -33,7 +33,10 @@ def tables(numbers: list[int]) -> dict[str, pa.Table]:
         documents.append(
             {"document_id": document, "patient_id": "p", "text": text, "source": "a", "record": str(number)}
         )
-        sections.append({"document_id": document, "start": 0})
+        sections.append({"document_id": document, "name": "body", "start": 0})
+        # A part of a section, which is no section to the model.
+        part = {"parent_section_id": "x", "name": "respiratory", "start": text.find(" ") + 1}
+        sections.append({"document_id": document, **part})
         for word, label in WORDS.items():
             at = text.find(word)
             while at >= 0:
@@ -46,7 +49,7 @@ def tables(numbers: list[int]) -> dict[str, pa.Table]:
                        ("label", pa.string()), ("negated", pa.bool_()), ("family", pa.bool_())])  # fmt: skip
     return {
         "documents": pa.Table.from_pylist(documents, schema=pa.schema([(n, pa.string()) for n in ("document_id", "patient_id", "text", "source", "record")])),
-        "sections": pa.Table.from_pylist(sections, schema=pa.schema([("document_id", pa.string()), ("start", pa.int32())])),
+        "sections": pa.Table.from_pylist(sections, schema=pa.schema([("document_id", pa.string()), ("parent_section_id", pa.string()), ("name", pa.string()), ("start", pa.int32())])),
         "entities": pa.Table.from_pylist(entities, schema=kinds),
     }  # fmt: skip
 

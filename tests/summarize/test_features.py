@@ -64,7 +64,9 @@ def test_numbers_and_marks_are_told_apart() -> None:
 def test_mention_flags_cover_the_tokens_of_each_mention() -> None:
     text = "No chest pain, but fever."
     tokens = tokenize(text)
-    mentions = make_mentions((3, 13, "SYMPTOM", True), (3, 8, "ANATOMY", False), (19, 24, "SYMPTOM", False), (0, 2, "?", False))
+    mentions = make_mentions(
+        (3, 13, "SYMPTOM", True), (3, 8, "ANATOMY", False), (19, 24, "SYMPTOM", False), (0, 2, "?", False)
+    )
     flags = mention_flags(tokens, mentions)
     assert flags.shape == (7, FLAGS)
     symptom, anatomy, negated = LABELS.index("SYMPTOM"), LABELS.index("ANATOMY"), len(LABELS)
@@ -82,6 +84,16 @@ def test_headings_are_no_sentences_to_extract() -> None:
     assert source.eligible.tolist() == [False, True]
     assert source.places[0, 3] == source.places[1, 3] != 0
     assert read_source(text).places[0, 3] == 0
+
+
+def test_a_heading_with_text_behind_it_is_a_sentence_of_the_innermost_section() -> None:
+    text = "EXAM:\nLungs: clear to auscultation on both sides.\nWell at rest today."
+    at, end = text.index("Lungs"), text.index("Well")
+    columns = [np.array(column, dtype=np.int32) for column in ([at, 0], [at + 6, 5], [end, len(text)])]
+    source = read_source(text, Headings(*columns, ["respiratory", "physical_exam"]))
+    assert source.eligible.tolist() == [False, True, True]
+    exam, lungs, last = source.places[:, 3].tolist()
+    assert exam == last != lungs
 
 
 @pytest.mark.parametrize("text", ["", "  \n ", "...", "x"])

@@ -8,8 +8,9 @@ import torch
 from medpipe.errors import MedpipeError
 from medpipe.ids import make_id
 from medpipe.lake import contracts
+from medpipe.tag.decode import Spans
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
-from medpipe.tag.stage import Tagger
+from medpipe.tag.stage import Tagger, _headings, _place_in_sections
 from medpipe.weights import save_model
 
 LABELS = ["DISEASE", "SYMPTOM", "DRUG"]
@@ -70,6 +71,7 @@ def make_tables(notes):
     sections = {
         "document_id": names,
         "section_id": [f"section-{name}" for name in names],
+        "parent_section_id": pa.nulls(len(names), pa.string()),
         "name": ["plan"] * len(names),
         "start": [len(notes[name]) // 2 for name in names],
         "end": [len(notes[name]) for name in names],
@@ -136,6 +138,26 @@ def test_sections(entities):
     for row in entities.to_pylist():
         half = len(NOTES[row["document_id"]]) // 2
         assert row["section_id"] == (f"section-{row['document_id']}" if row["start"] >= half else None)
+
+
+def test_nested_sections():
+    """A part of a section has its own id; what it says of its text comes from the section around it."""
+    rows = [
+        ("d", "history", None, "family_history", 0, 15, 60),
+        ("d", "mother", "history", "other", 16, 23, 40),
+        ("d", "plan", None, "plan", 60, 65, 90),
+    ]
+    names = ("document_id", "section_id", "parent_section_id", "name", "start", "body_start", "end")
+    sections = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
+    spans = Spans(
+        np.zeros(4, int), np.array([15, 24, 45, 70]), np.array([16, 25, 46, 71]), np.zeros(4, int), np.ones(4)
+    )
+    ids, found = _place_in_sections(sections, ["d"], spans, [slice(0, 4)])
+    assert ids == ["history", "mother", "history", "plan"]
+    assert found == ["family_history", "family_history", "family_history", "plan"]
+    owner, start, end = _headings(sections, ["d"])
+    assert list(zip(start.tolist(), end.tolist(), strict=True)) == [(0, 15), (60, 65)]
+    assert owner.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("budget", [1, 64, 100_000])

@@ -1,0 +1,249 @@
+"""Where the Binary resources of a run's FHIR files lie, and which of them an attachment names.
+
+A bulk export writes DocumentReference and Binary to different files. When the first reference needs it, all FHIR files
+of the run are read through once, and of each Binary its file, its place and its length are kept, 24 bytes; of each
+attachment that names a Binary, 8 bytes. What is looked up is read from its place. Lines that do not speak of a Binary
+are passed over unparsed.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import re
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Any, BinaryIO
+from urllib.parse import unquote
+
+import numpy as np
+import orjson
+
+from medpipe.ingest.content import Refused
+from medpipe.ingest.fhir_links import attached_to, entries_of
+from medpipe.ingest.fhir_xml import read_xml
+from medpipe.ingest.gzip_access import GzipAccess
+from medpipe.ingest.json_text import values_of
+from medpipe.ingest.lines import bounded_lines
+from medpipe.ingest.sources import Source
+from medpipe.ingest.structured_text import decode_structured
+
+GZIP = b"\x1f\x8b"
+SPACE = b"\xef\xbb\xbf\x1e \t\r\n"
+# An attachment's URL, or a payload's reference, that names a Binary; then the rest of its object. A request of a
+# Bundle's entry has a URL too, and a method.
+ATTACHED = re.compile(
+    rb'"(?:url|contentReference"\s*:\s*\{\s*"reference)"\s*:\s*"[^"]*?Binary\\?/([^"/?#\\\s]+)[^"]*"([^{}]*)'
+)
+
+
+# A URL without a scheme, in JSON or XML: it may name a file beside.
+RELATIVE = re.compile(rb'(?:"url"\s*:\s*|<url\s+value\s*=\s*)"([^":\s][^":]{0,1000})"')
+PIECE = 1 << 20
+LONGEST = 1200  # bytes of a URL with what stands before it
+
+
+class Binaries:
+    """The Binary resources of sources, by id."""
+
+    def __init__(self, sources: Sequence[Source], limit: int = 256 << 20) -> None:
+        self.sources = list(sources)
+        self.limit = limit  # bytes of a line, or of a file that has to be read whole
+        self._places: np.ndarray | None = None  # rows of key, source, offset, length, sorted by key
+        self._attached: np.ndarray | None = None  # keys, sorted
+        self._open: tuple[int, BinaryIO] | None = None
+        self._last: tuple[tuple[int, int], list[dict[str, Any]]] | None = None
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """Returns the Binary with an id; the first, by the names of files, where there are several."""
+        places, _ = self._index()
+        wanted = hash_key(key)
+        row = int(np.searchsorted(places["key"], wanted))
+        while row < len(places) and places["key"][row] == wanted:
+            source, offset, length = (int(places[row][name]) for name in ("source", "offset", "length"))
+            found = next((one for one in self._read(source, offset, length) if one.get("id") == key), None)
+            if found is not None:
+                return found
+            row += 1
+        return None
+
+    def is_attached(self, key: str) -> bool:
+        """Says whether an attachment anywhere in the sources names the Binary with an id."""
+        _, attached = self._index()
+        wanted = hash_key(key)
+        row = int(np.searchsorted(attached, wanted))
+        return row < len(attached) and attached[row] == wanted
+
+    def _read(self, source: int, offset: int, length: int) -> list[dict[str, Any]]:
+        """Returns the Binary resources in a piece of a file; the last piece is kept, for it may be a Bundle."""
+        if self._last is None or self._last[0] != (source, offset):
+            if self._open is None or self._open[0] != source:
+                if self._open is not None:
+                    self._open[1].close()
+                self._open = (source, open_at_any_place(self.sources[source]))
+            stream = self._open[1]
+            stream.seek(offset)
+            try:
+                value = parse(stream.read(length))
+            except (Refused, EOFError, zlib.error):
+                value = None
+            self._last = ((source, offset), list(binaries_in(value)))
+        return self._last[1]
+
+    def _index(self) -> tuple[np.ndarray, np.ndarray]:
+        if self._places is None or self._attached is None:
+            keys, sources, offsets, lengths, attached = (array(code) for code in "QLQLQ")
+            for number, source in enumerate(self.sources):
+                for kind, key, offset, length in scan(source, self.limit):
+                    if kind == "attached":
+                        attached.append(hash_key(key))
+                    else:
+                        keys.append(hash_key(key))
+                        sources.append(number)
+                        offsets.append(offset)
+                        lengths.append(length)
+            places = np.empty(len(keys), [("key", "u8"), ("source", "u4"), ("offset", "u8"), ("length", "u4")])
+            for name, values in (("key", keys), ("source", sources), ("offset", offsets), ("length", lengths)):
+                places[name] = values
+            self._places = places[np.argsort(places["key"], kind="stable")]
+            self._attached = np.unique(np.array(attached, "u8"))
+        return self._places, self._attached
+
+
+def attached_files(sources: Sequence[Source]) -> set[str]:
+    """Returns the names of those sources that an attachment in a FHIR file among them names as a file beside it."""
+    names = {source.name for source in sources}
+    found: set[str] = set()
+    for source in sources:
+        for url in _relative_urls(source):
+            for written in (url, unquote(url.partition("?")[0])):
+                name = posixpath.normpath(posixpath.join(posixpath.dirname(source.name), written))
+                if name in names and name != source.name:
+                    found.add(name)
+    return found
+
+
+def _relative_urls(source: Source) -> Iterator[str]:
+    try:
+        with open_at_any_place(source) as stream:
+            last = stream.read(1 << 16)
+            if last.lstrip(SPACE)[:1] not in (b"{", b"[") and b"http://hl7.org/fhir" not in last:
+                return
+            while True:
+                piece = stream.read(PIECE)
+                for match in RELATIVE.finditer(last + piece):
+                    yield match[1].decode("utf-8", "replace").replace("\\/", "/")
+                if not piece:
+                    return
+                last = piece[-LONGEST:]
+    except (OSError, EOFError, zlib.error):
+        return
+
+
+def hash_key(key: str) -> int:
+    """Returns 64 bits of an id."""
+    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def scan(source: Source, limit: int) -> Iterator[tuple[str, str, int, int]]:
+    """Yields what a file says of Binary resources: ``("binary" or "attached", id, offset, length)``.
+
+    A file that is no FHIR, cannot be opened or is broken yields what was found until there.
+    """
+    try:
+        with open_at_any_place(source) as stream:
+            head = stream.read(1 << 16)
+            stream.seek(0)
+            start = head.lstrip(SPACE)[:1]
+            if start in (b"{", b"["):
+                yield from _scan_lines(stream, limit)
+            elif start == b"<" and b"http://hl7.org/fhir" in head:
+                yield from _scan_whole(stream, limit)
+    except (OSError, EOFError, zlib.error):
+        return
+
+
+def _scan_lines(stream: BinaryIO, limit: int) -> Iterator[tuple[str, str, int, int]]:
+    offset = 0
+    for line in bounded_lines(stream, limit):
+        length = len(line) if line is not None else 0
+        if line is not None and b"Binary" in line:
+            bare = line.strip(SPACE + b",")
+            if bare[:1] not in (b"{", b"[") or bare[-1:] not in (b"}", b"]"):  # a value that runs over lines
+                yield from _scan_whole(stream, limit)
+                return
+            if b'"Binary"' in line:
+                yield from (("binary", key, offset, length) for key in _keys(parse(line)))
+            yield from _attached_in(line, offset)
+        offset = offset + length if line is not None else stream.tell()
+
+
+def _scan_whole(stream: BinaryIO, limit: int) -> Iterator[tuple[str, str, int, int]]:
+    stream.seek(0)
+    raw = stream.read(limit + 1)
+    if len(raw) > limit or b"Binary" not in raw:
+        return
+    try:
+        value = parse(raw)
+    except Refused:
+        return
+    yield from (("binary", key, 0, len(raw)) for key in _keys(value))
+    if raw.lstrip(SPACE).startswith(b"<"):
+        for resource in resources_in(value):
+            yield from (("attached", url[7:], 0, 0) for url in attached_to(resource) if url.startswith("Binary/"))
+    else:
+        yield from _attached_in(raw, 0)
+
+
+def _attached_in(raw: bytes, offset: int) -> Iterator[tuple[str, str, int, int]]:
+    for match in ATTACHED.finditer(raw):
+        before = raw[raw.rfind(b"{", 0, match.start()) : match.start()]
+        if b'"method"' not in before and b'"method"' not in match[2]:
+            yield "attached", match[1].decode("utf-8", "replace"), offset, 0
+
+
+def _keys(value: Any) -> Iterator[str]:
+    return (one["id"] for one in binaries_in(value) if isinstance(one.get("id"), str))
+
+
+def parse(raw: bytes) -> Any:
+    """Returns the value of JSON or XML, or a list of the values that a JSON text holds beside what is broken.
+
+    Raises:
+        Refused: where it is XML that does not parse.
+    """
+    if raw.lstrip(SPACE).startswith(b"<"):
+        return read_xml(raw)
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return values_of(decode_structured(raw, "utf-8").text)
+
+
+def resources_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Yields resources: a value itself, the elements of a list, the entries of Bundles."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(reversed(item))
+        elif isinstance(item, dict) and item.get("resourceType") == "Bundle":
+            stack.extend(resource for _, resource in reversed(entries_of(item)))
+        elif isinstance(item, dict):
+            yield item
+
+
+def binaries_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Yields the Binary resources of a parsed value."""
+    return (one for one in resources_in(value) if one.get("resourceType") == "Binary")
+
+
+def open_at_any_place(source: Source) -> BinaryIO:
+    """Opens a file, packed or not, so that it can be read from any place."""
+    stream = source.path.open("rb", buffering=1 << 18)
+    if stream.read(2) == GZIP:
+        return io.BufferedReader(GzipAccess(stream), 1 << 18)
+    stream.seek(0)
+    return stream
