@@ -4,8 +4,8 @@ A member's records are named ``member!record``; what gzip packs is one file, who
 files are archives is told by their content. Members are read as they unpack, and how much they unpack to is bounded by
 the size of the file that holds them, so that a hostile archive costs no more than a large honest one:
 
-- all members together up to ``RATIO`` times that size, each up to ``RATIO`` times what it takes in the archive (small
-  ones are free), ``MAX_MEMBERS`` members, archives in archives ``MAX_DEPTH`` deep; members that overlap are refused;
+- what members unpack to (``medpipe.ingest.unpacking``), how many there are, and how deep archives lie in archives;
+  members that overlap are refused;
 - names that lead outside (``..``, absolute, a drive), encrypted members, and ways of packing other than deflate are
   refused for that member; links are not followed.
 
@@ -19,19 +19,15 @@ readers go back and forth.
 
 from __future__ import annotations
 
-import errno
-import gzip
-import io
 import posixpath
 import re
 import stat
 import struct
-import tempfile
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import SEEK_END, BufferedIOBase
 from itertools import pairwise
 from typing import BinaryIO, cast
 from urllib.parse import unquote
@@ -39,23 +35,18 @@ from urllib.parse import unquote
 from medpipe.ids import hash_text
 from medpipe.ingest.bodies import office_kind
 from medpipe.ingest.ccda import xdm_role
-from medpipe.ingest.content import Content, Refused
+from medpipe.ingest.content import Content, Inputs, Refused
 from medpipe.ingest.decoding import magic
 from medpipe.ingest.notes import Reading
+from medpipe.ingest.tar_format import TarMember, list_tar, open_part
+from medpipe.ingest.unpacking import DAMAGES, MAX_MEMBERS, Allowance, Packed, gunzip, of_archive, spooled
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped
 Read = Callable[[Content, Reading], Iterator[Item]]
 
-MAX_DEPTH = 3
-MAX_MEMBERS = 200_000
 MAX_DIRECTORY = 32 << 20  # bytes of a zip archive's list of members
-RATIO = 100  # text seldom packs better than 1 : 30
-FREE_ALL = 256 << 20  # bytes that all members may unpack to, whatever the size of the archive
-FREE_ONE = 64 << 20  # bytes that a member may unpack to, whatever it takes in the archive
-IN_MEMORY = 32 << 20  # bytes of a nested archive; larger ones go to a temporary file
 LONGEST_NAME = 120  # characters of a member's name that are kept whole
-CHUNK = 1 << 18
 
 # Read first: what can name other members as its attachments.
 FIRST = {".json": 0, ".ndjson": 0, ".jsonl": 0, ".xml": 1, ".cda": 1, ".ccda": 1, ".hl7": 1, ".er7": 1, ".csv": 1}
@@ -83,189 +74,14 @@ def read_archive(kind: str, content: Content, reading: Reading, read: Read) -> I
     allowance = Allowance(content.size or 0) if outer is None else outer.inside()
     inner = replace(reading, allowance=allowance)
     if kind == "gzip":
-        yield from read(_gunzipped(content, allowance), inner)
+        name = re.sub(r"\.tgz$", ".tar", re.sub(r"\.g?z$", "", content.name, flags=re.I), flags=re.I)
+        yield from read(Content(name, gunzip(content, allowance).open, None, content.beside), inner)
         return
     # The file of a run can be read back and forth; what unpacks while it is read cannot.
-    with content.open() if outer is None else _spooled(content) as stream:
-        members = _zip_members(stream, allowance) if kind == "zip" else _tar_members(stream)
+    with content.open() if outer is None else spooled(content) as stream:
+        members = _zip_members(stream, allowance) if kind == "zip" else _tar_members(stream, allowance)
         yield from _read_members(members, inner, read)
         allowance.check()
-
-
-# --- limits -----------------------------------------------------------------------------------
-
-
-class Allowance:
-    """How much may still be unpacked of a file of the run; nested archives share it."""
-
-    def __init__(self, size: int) -> None:
-        self.limit = max(FREE_ALL, RATIO * size)
-        self.bytes_left = [self.limit]  # shared, like the members left
-        self.members_left = [MAX_MEMBERS]
-        self.depth = 1
-
-    def inside(self) -> Allowance:
-        """Returns the allowance of an archive in this one.
-
-        Raises:
-            Refused: ARCHIVE_TOO_DEEP.
-        """
-        inner = Allowance(0)
-        inner.limit, inner.bytes_left, inner.members_left = self.limit, self.bytes_left, self.members_left
-        inner.depth = self.depth + 1
-        if inner.depth > MAX_DEPTH:
-            raise Refused("ARCHIVE_TOO_DEEP", limit=MAX_DEPTH)
-        return inner
-
-    def take(self, size: int) -> None:
-        """Counts unpacked bytes.
-
-        Raises:
-            Refused: ARCHIVE_TOO_LARGE.
-        """
-        self.bytes_left[0] -= size
-        self.check()
-
-    def check(self) -> None:
-        """Raises Refused (ARCHIVE_TOO_LARGE) where more was unpacked than may be."""
-        if self.bytes_left[0] < 0:
-            raise Refused("ARCHIVE_TOO_LARGE", limit=f"{self.limit >> 20} MiB")
-
-    def take_members(self, count: int) -> None:
-        """Counts members; raises Refused like ``take``."""
-        self.members_left[0] -= count
-        if self.members_left[0] < 0:
-            raise Refused("ARCHIVE_TOO_LARGE", limit=f"{MAX_MEMBERS:,} members")
-
-
-# What the modules raise on damaged archives. BadGzipFile is an OSError, but says nothing of the disk; RuntimeError is
-# for a password, NotImplementedError for a way of packing, and the rest for broken headers.
-DAMAGES = (
-    zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError,
-    OverflowError, struct.error,
-)  # fmt: skip
-
-
-def _of_archive(error: OSError) -> Exception:
-    """Returns the refusal where a damaged archive made zipfile seek to a place before the file's beginning."""
-    return Refused("ARCHIVE_INVALID") if error.errno == errno.EINVAL else error
-
-
-class _Unpacking(io.RawIOBase):
-    """A stream of what unpacks: it counts, it can seek (back by beginning again), and its errors are ``Refused``."""
-
-    def __init__(
-        self, unpack: Callable[[], io.BufferedIOBase], packed: int, allowance: Allowance, size: int | None
-    ) -> None:
-        super().__init__()
-        self.unpack = unpack
-        self.limit = max(FREE_ONE, RATIO * packed)
-        self.allowance = allowance
-        self.size = size
-        self.stream: io.BufferedIOBase | None = None
-        self.at = 0
-        self.farthest = 0  # bytes counted so far
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _read(self, size: int) -> bytes:
-        try:
-            if self.stream is None:
-                self.stream = self.unpack()
-            # Not more than is counted before more is unpacked, and what there is before the damage.
-            data = self.stream.read1(min(size, CHUNK))
-        except DAMAGES as error:
-            raise Refused("ARCHIVE_INVALID") from error
-        except OSError as error:
-            raise _of_archive(error) from error
-        self.at += len(data)
-        if self.at > self.farthest:
-            new, self.farthest = self.at - self.farthest, self.at
-            self.allowance.take(new)
-            if self.farthest > self.limit:
-                raise Refused("ARCHIVE_TOO_LARGE", limit=f"{self.limit >> 20} MiB a member")
-        return data
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_END:
-            while self._read(CHUNK):
-                pass
-            offset += self.at
-        elif whence == io.SEEK_CUR:
-            offset += self.at
-        if offset < self.at:
-            self._begin_again()
-        while self.at < offset and self._read(min(CHUNK, offset - self.at)):
-            pass
-        return self.at
-
-    def _begin_again(self) -> None:
-        """Begins at the first byte again; a reader that goes back gets a small member from memory."""
-        if self.stream is not None:
-            self.stream.close()
-            self.stream = None
-        self.at = 0
-        if self.size is not None and self.size <= IN_MEMORY:
-            parts = []
-            while part := self._read(CHUNK):
-                parts.append(part)
-            raw = b"".join(parts)
-            self.unpack, self.stream, self.at = (lambda: io.BytesIO(raw)), None, 0
-
-    def close(self) -> None:
-        if self.stream is not None:
-            self.stream.close()
-        super().close()
-
-
-def _buffered(stream: _Unpacking) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(stream, CHUNK))
-
-
-class _Gunzip(gzip.GzipFile):
-    """Closes the packed stream too."""
-
-    def close(self) -> None:
-        packed = getattr(self, "fileobj", None)
-        super().close()
-        if packed is not None:
-            packed.close()
-
-
-def _gunzipped(content: Content, allowance: Allowance) -> Content:
-    """Returns what gzip packed, under its name without ``.gz``."""
-    name = re.sub(r"\.tgz$", ".tar", re.sub(r"\.g?z$", "", content.name, flags=re.IGNORECASE), flags=re.IGNORECASE)
-
-    def unpack() -> io.BufferedIOBase:
-        return _Gunzip(fileobj=content.open())
-
-    packed = content.size or 0
-    return Content(name, lambda: _buffered(_Unpacking(unpack, packed, allowance, None)), None, content.beside)
-
-
-def _spooled(content: Content) -> BinaryIO:
-    file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (the caller closes it)
-    try:
-        with content.open() as stream:
-            while part := stream.read(CHUNK):
-                file.write(part)
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    return cast(BinaryIO, file)
 
 
 # --- members ----------------------------------------------------------------------------------
@@ -290,6 +106,8 @@ def _read_members(members: Sequence[Member], reading: Reading, read: Read) -> It
     by_name = {member.name: index for index, member in enumerate(members)}
     by_folded = {member.name.casefold(): index for index, member in enumerate(members)}
     referenced: set[int] = set()
+    readable = [member for member in members if member.refusal is None and member.skipped is None]
+    reading = replace(reading, inputs=Inputs(members=readable))  # references are resolved inside of the archive
 
     def content_of(index: int) -> Content:
         member = members[index]
@@ -306,9 +124,7 @@ def _read_members(members: Sequence[Member], reading: Reading, read: Read) -> It
 
         return Content(posixpath.basename(member.name), member.open, member.size, beside)
 
-    order = sorted(
-        range(len(members)), key=lambda index: FIRST.get(posixpath.splitext(members[index].name)[1].lower(), 2)
-    )
+    order = sorted(range(len(members)), key=lambda index: _turn(members[index].name))
     all_names = list(by_name)
     for index in order:
         member = members[index]
@@ -323,6 +139,11 @@ def _read_members(members: Sequence[Member], reading: Reading, read: Read) -> It
             yield from read(content_of(index), inside)
             if reading.allowance is not None:  # used up: the rest is not read, and one row says so
                 reading.allowance.check()
+
+
+def _turn(name: str) -> int:
+    """Returns in which turn a member is read, by its name."""
+    return FIRST.get(posixpath.splitext(name.lower().removesuffix(".gz"))[1], 2)
 
 
 def no_note(name: str, names: Sequence[str]) -> str | None:
@@ -365,7 +186,7 @@ def _zip_members(stream: BinaryIO, allowance: Allowance) -> list[Member]:
     except DAMAGES as error:
         raise Refused("ARCHIVE_INVALID") from error
     except OSError as error:
-        raise _of_archive(error) from error
+        raise of_archive(error) from error
     infos = [info for info in archive.infolist() if not info.is_dir()]
     if kind := office_kind([info.filename for info in infos]):
         raise Refused("MEDIA_UNSUPPORTED", kind=kind)
@@ -387,18 +208,16 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allo
     elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         refusal = refusal or Refused("MEDIA_UNSUPPORTED", kind=f"zip compression {info.compress_type}")
 
-    def unpack() -> io.BufferedIOBase:
-        return cast(io.BufferedIOBase, archive.open(info))
+    def unpack() -> BufferedIOBase:
+        return cast(BufferedIOBase, archive.open(info))
 
-    def opened() -> BinaryIO:
-        return _buffered(_Unpacking(unpack, info.compress_size, allowance, info.file_size))
-
-    return Member(name, opened, info.file_size, refusal, skipped)
+    packed = Packed(unpack, info.compress_size, info.file_size, allowance)
+    return Member(name, packed.open, info.file_size, refusal, skipped)
 
 
 def _directory_size(stream: BinaryIO) -> int:
     """Returns the size that a zip archive's end states for its list of members; 0 where it has no end."""
-    size = stream.seek(0, io.SEEK_END)
+    size = stream.seek(0, SEEK_END)
     stream.seek(max(0, size - (1 << 16) - 22))
     end = stream.read()
     at = end.rfind(b"PK\x05\x06")
@@ -412,123 +231,25 @@ def _directory_size(stream: BinaryIO) -> int:
     return int(min(stated, size))
 
 
-# --- tar (POSIX.1-2001 ustar and pax, and GNU's long names) -------------------------------------
-
-BLOCK = 512
-LONGEST_HEADER = 1 << 20  # bytes of a pax header or a long name
+# --- tar --------------------------------------------------------------------------------------
 
 
-def _tar_members(stream: BinaryIO) -> list[Member]:
-    """Lists a tar archive; what it holds is as long as it says, or it breaks off."""
-    size = stream.seek(0, io.SEEK_END)
-    members: list[Member] = []
-    at = 0
-    extra: dict[str, str] = {}
-    while at + BLOCK <= size:
-        stream.seek(at)
-        head = stream.read(BLOCK)
-        if not head.strip(b"\0"):
-            break
-        length = _tar_number(head[124:136]) if _tar_sum(head) else -1
-        kind = head[156:157]
-        if length < 0:
-            raise Refused("ARCHIVE_INVALID")
-        start = at + BLOCK
-        if kind in (b"x", b"L", b"K", b"g"):
-            if kind in (b"x", b"L"):
-                extra |= _tar_extra(kind, stream.read(min(length, LONGEST_HEADER)))
-            at = start + -(-length // BLOCK) * BLOCK
-            continue
-        if re.fullmatch(r"\d{1,18}", extra.get("size", "")):
-            length = int(extra["size"])
-        name = extra.get("path") or _tar_name(head)
-        if member := _tar_member(stream, name, kind, start, length, extra, broken=start + length > size):
-            members.append(member)
-        if len(members) > MAX_MEMBERS:
-            raise Refused("ARCHIVE_TOO_LARGE", limit=f"{MAX_MEMBERS:,} members")
-        extra = {}
-        at = start + (-(-length // BLOCK) * BLOCK if kind not in b"123456" else 0)
+def _tar_members(stream: BinaryIO, allowance: Allowance) -> list[Member]:
+    members = []
+    for found in list_tar(stream):
+        if not found.is_folder:
+            members.append(_tar_member(stream, found))
+            allowance.take_members(1)
     return members
 
 
-def _tar_member(
-    stream: BinaryIO, written: str, kind: bytes, start: int, length: int, extra: Mapping[str, str], *, broken: bool
-) -> Member | None:
-    if kind == b"5" or (kind in (b"0", b"\0") and written.endswith("/")):
-        return None
-    name, refusal = _safe_name(written)
+def _tar_member(stream: BinaryIO, found: TarMember) -> Member:
+    name, refusal = _safe_name(found.name)
     skipped = None
-    if kind in b"12346":
-        skipped = "link in an archive" if kind in b"12" else "device in an archive"
-    elif kind == b"S" or any(key.startswith("GNU.sparse") for key in extra):
+    if found.kind in b"12346":
+        skipped = "link in an archive" if found.kind in b"12" else "device in an archive"
+    elif found.is_sparse:
         refusal = refusal or Refused("MEDIA_UNSUPPORTED", kind="sparse file of a tar archive")
-    elif broken:
+    elif found.broken:
         refusal = refusal or Refused("ARCHIVE_INVALID")
-    return Member(name, lambda: _buffered_slice(stream, start, length), length, refusal, skipped)
-
-
-class _Slice(io.RawIOBase):
-    """A part of a file that others read too."""
-
-    def __init__(self, stream: BinaryIO, start: int, length: int) -> None:
-        super().__init__()
-        self.stream, self.start, self.length, self.at = stream, start, length, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        self.stream.seek(self.start + self.at)
-        data = self.stream.read(max(0, min(len(buffer), self.length - self.at)))
-        buffer[: len(data)] = data
-        self.at += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.length}[whence])
-        return self.at
-
-    def tell(self) -> int:
-        return self.at
-
-
-def _buffered_slice(stream: BinaryIO, start: int, length: int) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(_Slice(stream, start, length), CHUNK))
-
-
-def _tar_sum(head: bytes) -> bool:
-    """Says whether a header's sum is right; it is over the header with blanks in place of the sum."""
-    return _tar_number(head[148:156]) == sum(head) - sum(head[148:156]) + 8 * ord(" ")
-
-
-def _tar_number(raw: bytes) -> int:
-    """Returns an octal number, or one in base 256 (GNU); -1 for none."""
-    if raw[:1] == b"\x80":
-        return int.from_bytes(raw[1:])
-    digits = raw.strip(b" \0").partition(b"\0")[0].strip()
-    return int(digits or b"0", 8) if re.fullmatch(rb"[0-7]*", digits) else -1
-
-
-def _tar_name(head: bytes) -> str:
-    name, prefix = (part.partition(b"\0")[0] for part in (head[:100], head[345:500]))
-    ustar = head[257:263] == b"ustar\0"  # GNU's own format has other things in the place of the prefix
-    return (prefix + b"/" + name if prefix and ustar else name).decode("utf-8", "replace")
-
-
-def _tar_extra(kind: bytes, raw: bytes) -> dict[str, str]:
-    """Returns what a header before a member's own says of it: ``length key=value`` lines, or a long name."""
-    if kind == b"L":
-        return {"path": raw.partition(b"\0")[0].decode("utf-8", "replace")}
-    found: dict[str, str] = {}
-    at = 0
-    while match := re.compile(rb"(\d{1,7}) ([^=]{1,100})=").match(raw, at):
-        length = int(match[1])
-        value = raw[match.end() : at + length - 1]
-        found[match[2].decode("utf-8", "replace")] = value.decode("utf-8", "replace")
-        if length <= match.end() - at:
-            break
-        at += length
-    return found
+    return Member(name, lambda: open_part(stream, found.start, found.length), found.length, refusal, skipped)

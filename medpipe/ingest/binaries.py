@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import numpy as np
 import orjson
 
-from medpipe.ingest.content import Refused
+from medpipe.ingest.content import Readable, Refused
 from medpipe.ingest.fhir_links import attached_to, entries_of
 from medpipe.ingest.fhir_xml import read_xml
 from medpipe.ingest.gzip_access import GzipAccess
@@ -29,6 +29,7 @@ from medpipe.ingest.json_text import values_of
 from medpipe.ingest.lines import bounded_lines
 from medpipe.ingest.sources import Source
 from medpipe.ingest.structured_text import decode_structured
+from medpipe.ingest.unpacking import FREE_ALL, RATIO
 
 GZIP = b"\x1f\x8b"
 SPACE = b"\xef\xbb\xbf\x1e \t\r\n"
@@ -48,7 +49,7 @@ LONGEST = 1200  # bytes of a URL with what stands before it
 class Binaries:
     """The Binary resources of sources, by id."""
 
-    def __init__(self, sources: Sequence[Source], limit: int = 256 << 20) -> None:
+    def __init__(self, sources: Sequence[Readable], limit: int = 256 << 20) -> None:
         self.sources = list(sources)
         self.limit = limit  # bytes of a line, or of a file that has to be read whole
         self._places: np.ndarray | None = None  # rows of key, source, offset, length, sorted by key
@@ -138,7 +139,7 @@ def _relative_urls(source: Source) -> Iterator[str]:
                 if not piece:
                     return
                 last = piece[-LONGEST:]
-    except (OSError, EOFError, zlib.error):
+    except (OSError, EOFError, zlib.error, Refused):
         return
 
 
@@ -147,7 +148,7 @@ def hash_key(key: str) -> int:
     return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def scan(source: Source, limit: int) -> Iterator[tuple[str, str, int, int]]:
+def scan(source: Readable, limit: int) -> Iterator[tuple[str, str, int, int]]:
     """Yields what a file says of Binary resources: ``("binary" or "attached", id, offset, length)``.
 
     A file that is no FHIR, cannot be opened or is broken yields what was found until there.
@@ -161,7 +162,7 @@ def scan(source: Source, limit: int) -> Iterator[tuple[str, str, int, int]]:
                 yield from _scan_lines(stream, limit)
             elif start == b"<" and b"http://hl7.org/fhir" in head:
                 yield from _scan_whole(stream, limit)
-    except (OSError, EOFError, zlib.error):
+    except (OSError, EOFError, zlib.error, Refused):
         return
 
 
@@ -240,10 +241,11 @@ def binaries_in(value: Any) -> Iterator[dict[str, Any]]:
     return (one for one in resources_in(value) if one.get("resourceType") == "Binary")
 
 
-def open_at_any_place(source: Source) -> BinaryIO:
+def open_at_any_place(source: Readable) -> BinaryIO:
     """Opens a file, packed or not, so that it can be read from any place."""
-    stream = source.path.open("rb", buffering=1 << 18)
+    stream = source.open()
     if stream.read(2) == GZIP:
-        return io.BufferedReader(GzipAccess(stream), 1 << 18)
+        limit = max(FREE_ALL, RATIO * stream.seek(0, io.SEEK_END))
+        return io.BufferedReader(GzipAccess(stream, limit=limit), 1 << 18)
     stream.seek(0)
     return stream

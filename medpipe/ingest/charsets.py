@@ -33,7 +33,8 @@ codecs.register_error(ONE_BY_ONE, _one_by_one)
 IANA = {
     "ascii": "us-ascii", "mac-roman": "macintosh", "cp932": "windows-31j", "cp949": "windows-949",
     "cp950": "big5", "cp874": "windows-874", "utf-16-le": "utf-16le", "utf-16-be": "utf-16be",
-    "utf-32-le": "utf-32le", "utf-32-be": "utf-32be", "utf-8-sig": "utf-8", "johab": "johab",
+    "utf-32-le": "utf-32le", "utf-32-be": "utf-32be", "utf-8-sig": "utf-8", "shift_jis": "shift_jis",
+    "big5hkscs": "big5-hkscs", "hz": "hz-gb-2312",
 }  # fmt: skip
 
 
@@ -41,11 +42,14 @@ IANA = {
 def standard_name(codec: str) -> str:
     """Returns IANA's name of one of Python's codecs, in lower case: ``cp1252`` -> ``windows-1252``.
 
-    Two that were read together are joined by ``+``, as they are given.
+    Two that were read together are joined by ``+``, as they are given; a name that Python does not know stays.
     """
     if "+" in codec:
         return "+".join(map(standard_name, codec.split("+")))
-    name = codecs.lookup(codec).name
+    try:
+        name = codecs.lookup(codec).name
+    except LookupError:
+        return codec.lower()
     if name in IANA:
         return IANA[name]
     if match := re.fullmatch(r"cp(125\d|\d{3,4})", name):
@@ -83,8 +87,9 @@ def find_codec(charset: str | None) -> str | None:
 CANDIDATES = ("cp1252", "mac_roman", "cp850", "cp1250")
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 SAMPLE = 4000  # characters that are judged at most
-# A text of a Western language is mostly in plain letters.
-MOST_ACCENTED = 0.4
+# A text of a Western language is mostly in plain letters, and so is a word that has others; one in markup, too.
+MOST_ACCENTED, MOST_IN_WORDS, LEAST_ACCENTED = 0.4, 0.6, 10
+WORD = re.compile(r"[^\W\d_]{3,}")
 
 QUOTES = frozenset("“”„‟«»‹›‘‚¿¡")
 CURRENCIES = frozenset("€£¥¢")
@@ -110,9 +115,15 @@ def western_codec(raw: bytes) -> str | None:
 
 
 def _mostly_accented(text: str) -> bool:
+    """Says whether letters beyond ASCII are most of a text's letters, or of those of the words that have any."""
     beyond = sum(1 for match in NOT_ASCII.finditer(text) if match[0].isalpha())
-    plain = len(re.findall(r"[A-Za-z]", text))
-    return beyond >= 10 and beyond > MOST_ACCENTED * (beyond + plain)
+    if beyond < LEAST_ACCENTED:
+        return False
+    if beyond > MOST_ACCENTED * (beyond + len(re.findall(r"[A-Za-z]", text))):
+        return True
+    words = [word for word in WORD.findall(text) if not word.isascii()]
+    inside = sum(len(NOT_ASCII.findall(word)) for word in words)
+    return inside >= LEAST_ACCENTED and inside > MOST_IN_WORDS * sum(map(len, words))
 
 
 def _judge(text: str) -> tuple[int, int]:

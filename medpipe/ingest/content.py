@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from medpipe.ingest.sources import Source
 
@@ -72,11 +72,27 @@ def bytes_content(name: str, raw: bytes) -> Content:
     return Content(name, lambda: io.BytesIO(raw), len(raw))
 
 
-class Inputs:
-    """All sources of a run, by name: where references from one of them to another are resolved."""
+class Readable(Protocol):
+    """A source of the run, or a member of an archive."""
 
-    def __init__(self, sources: Sequence[Source] = ()) -> None:
+    @property
+    def name(self) -> str:
+        """The path by which others may name it."""
+
+    @property
+    def open(self) -> Callable[[], BinaryIO]:
+        """Gives a new stream from the first byte, which can seek."""
+
+
+class Inputs:
+    """All sources of a run, by name: where references from one of them to another are resolved.
+
+    An archive has inputs of its own, which are its ``members``.
+    """
+
+    def __init__(self, sources: Sequence[Source] = (), members: Sequence[Readable] = ()) -> None:
         self.by_name: Mapping[str, Source] = {source.name: source for source in sources}
+        self.members = members
         self.memo: dict[str, Any] = {}  # what readers keep of one source for the others
 
     @cached_property
@@ -84,7 +100,7 @@ class Inputs:
         """The Binary resources of the FHIR files among the sources, found when the first reference needs one."""
         from medpipe.ingest.binaries import Binaries
 
-        return Binaries(list(self.by_name.values()))
+        return Binaries([*self.by_name.values(), *self.members])
 
     @cached_property
     def attached(self) -> set[str]:

@@ -18,8 +18,8 @@ class GzipAccess(io.RawIOBase):
     are never more than 256: then every second one is dropped and the steps become twice as long.
     """
 
-    def __init__(self, file: BinaryIO, step: int = 4 << 20) -> None:
-        self.file, self.step = file, step
+    def __init__(self, file: BinaryIO, step: int = 4 << 20, limit: int = 1 << 62) -> None:
+        self.file, self.step, self.limit = file, step, limit
         self.marks: list[tuple[int, int, bytes, Any]] = []  # place, place in the file, bytes that wait, decompressor
         self._set(0, 0, b"", zlib.decompressobj(wbits=31))
         self._mark()
@@ -40,7 +40,7 @@ class GzipAccess(io.RawIOBase):
         """Unpacks some more; ``False`` at the end.
 
         Raises:
-            zlib.error, EOFError: where the file is damaged or cut off.
+            zlib.error, EOFError: where the file is damaged or cut off, or unpacks to more than ``limit`` bytes.
         """
         if not self.waiting:
             self.file.seek(self.packed)
@@ -51,6 +51,8 @@ class GzipAccess(io.RawIOBase):
         self.ready = self.unpacker.decompress(self.waiting, UNPACKED)
         self.waiting = self.unpacker.unconsumed_tail
         self.end += len(self.ready)
+        if self.end > self.limit:
+            raise EOFError("it unpacks to more than it may")
         if self.unpacker.eof and not self._next_member():
             return bool(self.ready)
         if self.end >= self.marks[-1][0] + self.step:

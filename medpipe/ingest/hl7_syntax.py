@@ -342,7 +342,7 @@ def _decode_bytes(raw: bytes, encoding: str) -> str:
     for name in (*encoding.split("+"), "utf-8", "cp1252"):
         try:
             return raw.decode(name)
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, LookupError):  # a message in two encodings has no codec
             continue
     return raw.decode("latin-1")
 

@@ -20,7 +20,7 @@ from medpipe.text.language import choose_language
 from medpipe.text.sections import find_sections
 
 if TYPE_CHECKING:
-    from medpipe.ingest.archives import Allowance
+    from medpipe.ingest.unpacking import Allowance
 
 LONGEST_NAME = 500  # characters of an id or title; what is longer is cut
 

@@ -39,7 +39,7 @@ EXPANDED = {
 }  # fmt: skip
 UNKNOWN = "\ufffd"  # a glyph of which the font does not say what it is
 
-SPACE_GAP = 0.16  # of the size: a wider gap is a space
+SPACE_GAP = 0.12  # of the size: a wider gap is a space
 WIDE_GAP = 1.2  # of the size: a wider gap parts cells or columns
 SAME_PLACE = 0.1  # of the size: glyphs closer than this are one
 MOST_UNKNOWN = 0.3  # of the glyphs: with more the text is none
@@ -258,16 +258,22 @@ def page_text(glyphs: Sequence[Glyph]) -> str:
 
 def _once(glyphs: Sequence[Glyph]) -> Iterator[Glyph]:
     """Yields glyphs without those that lie on an equal one: letters made bold, forms printed over themselves."""
-    seen: dict[tuple[str, int, int, int], list[Glyph]] = defaultdict(list)
+    seen: dict[tuple[str, int, int, int], list[Glyph]] = {}
     for glyph in glyphs:
         if not glyph.text.isspace():
             near = SAME_PLACE * glyph.size
-            column, row = math.floor(glyph.x / near), math.floor(glyph.y / near)
-            places = [(glyph.text, glyph.angle, column + dx, row + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
-            others = (other for place in places for other in seen.get(place, ()))
+            step = 4 * near  # of a grid: what is near lies in the same square, or in one beside it
+            columns = range(int((glyph.x - near) // step), int((glyph.x + near) // step) + 1)
+            squares = [
+                (glyph.text, glyph.angle, column, row)
+                for row in range(int((glyph.y - near) // step), int((glyph.y + near) // step) + 1)
+                for column in columns
+            ]
+            others = (other for square in squares for other in seen.get(square, ()))
             if any(abs(other.x - glyph.x) < near and abs(other.y - glyph.y) < near for other in others):
                 continue
-            seen[places[4]].append(glyph)
+            own = (glyph.text, glyph.angle, int(glyph.x // step), int(glyph.y // step))
+            seen.setdefault(own, []).append(glyph)
         yield glyph
 
 

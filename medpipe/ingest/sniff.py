@@ -18,10 +18,10 @@ from medpipe.ingest.tables import sniff_lines, sniff_table
 
 HEAD_BYTES = 1 << 16
 # An object or a list of objects, lists or texts: notes may begin with a bracket, too ("[demographics]", "[1]").
-# Comments are no JSON, but people write them.
-JSON = re.compile(rb"\{\s*(?:[\"}]|//|/\*)|\[\s*(?:\[\s*)*[{\"\]]")
+JSON = re.compile(rb"\{\s*[\"}]|\[\s*(?:\[\s*)*[{\"\]]")
 # The namespace of FHIR, on the root or behind a prefix.
 FHIR_XML = re.compile(rb"^\s*<.*?xmlns(?::\w+)?\s*=\s*[\"']http://hl7\.org/fhir[\"']", re.DOTALL)
+XML_SUFFIXES = (".xml", ".ccda", ".cda")
 # Suffixes of text files that hold no note.
 NO_NOTES = frozenset((
     ".csv", ".tsv", ".psv", ".json", ".ndjson", ".jsonl", ".xml", ".xsl", ".xslt", ".xsd", ".dtd", ".hl7", ".er7",
@@ -66,7 +66,8 @@ def sniff_opening(opening: Opening) -> str | None:
 
 def looks_like_json(opening: Opening) -> str | None:
     """Tells JSON by its first signs; what is named so and is none goes to the reader that says where it breaks."""
-    if JSON.match(opening.head):
+    named = opening.suffix in (".json", ".ndjson", ".jsonl") or b'"resourceType"' in opening.head
+    if JSON.match(opening.head) or (named and opening.head[:1] in (b"{", b"[")):
         with opening.content.open() as file:
             file.seek(len(opening.raw))
             name = _sniff_json(file, opening.head, opening.suffix)
@@ -91,9 +92,14 @@ def looks_like_messages(opening: Opening) -> str | None:
     return "hl7v2" if magic(opening.raw) is None and looks_like_hl7(opening.raw, opening.suffix) else None
 
 
+def looks_like_html(opening: Opening) -> str | None:
+    """Tells HTML, also pieces of it, from other XML."""
+    return "text" if opening.suffix not in XML_SUFFIXES and kind_of(opening.raw) == "HTML" else None
+
+
 def looks_like_cda(opening: Opening) -> str | None:
-    """Tells CDA, and XML that no other reader takes."""
-    return sniff_xml(opening.raw, opening.suffix)
+    """Tells CDA; other XML goes to its reader, too, which counts or refuses it."""
+    return sniff_xml(opening.raw, opening.suffix) if magic(opening.raw) is None else None
 
 
 def looks_like_text(opening: Opening) -> str | None:
@@ -121,6 +127,7 @@ FORMATS: tuple[Callable[[Opening], str | None], ...] = (
     looks_like_table,
     looks_like_fhir_xml,
     looks_like_messages,
+    looks_like_html,
     looks_like_cda,
     looks_like_text,
 )

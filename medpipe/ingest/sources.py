@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from medpipe.errors import MedpipeError
 
@@ -17,6 +18,10 @@ class Source:
 
     path: Path
     name: str
+
+    def open(self) -> BinaryIO:
+        """Opens the file from its first byte."""
+        return self.path.open("rb", buffering=1 << 18)
 
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:

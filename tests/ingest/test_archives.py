@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from medpipe.ingest import archives
+from medpipe.ingest import archives, unpacking
 from medpipe.ingest.archives import container_of, read_archive
 from medpipe.ingest.content import Content, Refused, bytes_content
 from medpipe.ingest.notes import Reading
@@ -231,11 +231,11 @@ def test_bombs_end_early(tmp_path: Path) -> None:
 
 
 def test_all_members_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "FREE_ALL", 100_000)
+    monkeypatch.setattr(unpacking, "FREE_ALL", 100_000)
     inner = zipped(*((f"{n}.txt", b" " * 30_000) for n in range(5)))
     found = rows(read(tmp_path, zipped(("a.txt", b"Cough."), ("b.zip", inner), ("c.zip", inner), ("d.txt", b"x"))))
     assert found["a.txt!0"] == "Cough." and found["0"] == "ARCHIVE_TOO_LARGE" and "d.txt!0" not in found
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 4)
+    monkeypatch.setattr(unpacking, "MAX_MEMBERS", 4)
     assert rows(read(tmp_path, inner)) == {"0": "ARCHIVE_TOO_LARGE"}
     assert rows(read(tmp_path, zipped(("a.zip", inner)))) == {"a.zip!0": "ARCHIVE_TOO_LARGE"}
     monkeypatch.setattr(archives, "MAX_DIRECTORY", 100)
@@ -277,6 +277,32 @@ def test_attachments_of_members_are_found_and_read_once() -> None:
         "attachment of another member": "skipped", "hidden file in an archive": "skipped",
     }  # fmt: skip
     assert sum(item == Skipped("attachment of another member") for item in items) == 3
+
+
+def test_a_bulk_export_in_an_archive_finds_its_binaries(tmp_path: Path) -> None:
+    reference = {"resourceType": "DocumentReference", "id": "d", "status": "current"}
+    attachments = [{"contentType": "text/plain", "url": "Binary/b1"}, {"url": "files/note.rtf"}]
+    reference["content"] = [{"attachment": one} for one in attachments]  # type: ignore[assignment]
+    binary = {"resourceType": "Binary", "id": "b1", "contentType": "text/plain", "data": "Q291Z2gu"}
+    files = [
+        ("export/Binary.ndjson", json.dumps(binary).encode() + b"\n"), ("export/files/note.rtf", b"{\\rtf1 Fever.}"),
+        ("export/DocumentReference.ndjson.gz", gzip.compress(json.dumps(reference).encode() + b"\n")),
+    ]  # fmt: skip
+    for raw in (zipped(*files), tarred(*files), gzip.compress(tarred(*files)), zipped(("inner.zip", zipped(*files)))):
+        items = read(tmp_path, raw, "a")
+        assert sorted(item.text for item in items if isinstance(item, Document)) == ["Cough.", "Fever."]
+        assert not any(isinstance(item, Reject) for item in items), rows(items)
+        assert Skipped("attachment of another member") in items
+
+
+def test_packages_for_exchange_hold_files_that_are_no_notes(tmp_path: Path) -> None:
+    cda = b'<ClinicalDocument xmlns="urn:hl7-org:v3"><component><nonXMLBody><text>Cough.</text></nonXMLBody></component></ClinicalDocument>'
+    raw = zipped(
+        ("INDEX.HTM", b"<html>index</html>"), ("README.TXT", b"read me"), ("IHE_XDM/SUBSET01/METADATA.XML", b"<x/>"),
+        ("IHE_XDM/SUBSET01/DOC1.XML", cda), ("IHE_XDM/SUBSET01/CDA.XSL", b"<x/>"),
+    )  # fmt: skip
+    found = rows(read(tmp_path, raw))
+    assert "Cough." in found.values() and sorted(found.values()).count("skipped") == 4, found
 
 
 @pytest.mark.parametrize("kind", ["zip", "gzip", "tar"])

@@ -32,9 +32,9 @@ def refused(raw: bytes) -> tuple[str, object]:
         ('<?xml version="1.0" encoding="UTF-8"?><a>é</a>'.encode("latin-1"), "windows-1252"),
         ('<?xml version="1.0" encoding="idna"?><a>é</a>'.encode("latin-1"), "windows-1252"),
         ('<?xml version="1.0" encoding="no-such-thing"?><a>é</a>'.encode("latin-1"), "windows-1252"),
-        ('<?xml version="1.0" encoding="UTF-16"?><a>é</a>'.encode("utf-16"), "utf-16le"),
-        ("<a>é</a>".encode("utf-16le"), "utf-16le"),
-        ("\n<a>é</a>".encode("utf-16be"), "utf-16be"),
+        ('<?xml version="1.0" encoding="UTF-16"?><a>é</a>'.encode("utf-16le"), "utf-16le"),
+        ("<a>é</a>".encode("utf-16-le"), "utf-16le"),
+        ("\n<a>é</a>".encode("utf-16-be"), "utf-16be"),
     ],
 )
 def test_encodings(raw: bytes, encoding: str) -> None:

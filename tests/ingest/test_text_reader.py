@@ -95,7 +95,8 @@ def test_what_is_no_note_has_a_code(tmp_path: Path, name: str, raw: bytes, code:
         ("a", json.dumps({"resourceType": "Patient"}).encode("utf-16"), "fhir"),
         ("a", b"[demographics]\nAge: 50", "text"), ("a", b"[1] Lungs clear.", "text"), ("a", b"{see above} Lungs clear.", "text"),
         ("a.json", b"{see above}", "json"), ("a.ndjson", b"", "ndjson"),
-        ("a", b"<3 cm nodule of the lung", "text"), ("a", b"<library><x/></library>", None), ("a.xml", b"prose", "ccda"),
+        ("a", b"<3 cm nodule of the lung", "text"), ("a", b"<library><x/></library>", None), ("a.xml", b"prose", "ccda"), ("a.dat", b"<p>one</p>", "text"),
+        ("a.json", b'{ // a comment\n "resourceType": 1}', "fhir"),
         ("a.html", b"no tags at all", "text"),
     ],
 )  # fmt: skip
