@@ -17,6 +17,7 @@ from medpipe.ingest.mapping import ColumnMapping
 from medpipe.ingest.tables import sniff_lines, sniff_table
 
 HEAD_BYTES = 1 << 16
+LONGEST_FIRST_LINE = 32 << 20  # bytes; a longer one is believed to be what the file's name says
 # An object or a list of objects, lists or texts: notes may begin with a bracket, too ("[demographics]", "[1]").
 JSON = re.compile(rb"\{\s*[\"}]|\[\s*(?:\[\s*)*[{\"\]]")
 # The namespace of FHIR, on the root or behind a prefix.
@@ -136,8 +137,8 @@ FORMATS: tuple[Callable[[Opening], str | None], ...] = (
 def _sniff_json(file: Any, start: bytes, suffix: str) -> str:
     """Tells one JSON document from lines of JSON: in the latter the first line is an object and more follows."""
     line, found, rest = start.partition(b"\n")
-    if not found and len(start) >= HEAD_BYTES - 64:  # a long first line: read to its end
-        line += file.readline()
+    if not found and len(start) >= HEAD_BYTES - 64:  # a long first line: read to its end, if that can be
+        line += file.readline(LONGEST_FIRST_LINE)
         rest = file.read(64)
     if rest.strip() and line.lstrip()[:1] == b"{":
         try:
