@@ -73,15 +73,10 @@ def render(raw: bytes, media: str | None, charset: str | None, limit: int = 5_00
         limit: characters that are wanted at most: what must be longer is not decoded.
     """
     media = (media or "").strip().lower()
-    kind = kind_of(raw, media)
-    if kind == "gzip archive":
-        unpacked = _unpack(raw)
-        if isinstance(unpacked, Body):
-            return unpacked
-        raw, kind = unpacked, kind_of(unpacked, media)
-    if kind == "base64":
-        raw = base64.b64decode(raw)
-        kind = kind_of(raw, media)
+    unwrapped = unwrap(raw)
+    if isinstance(unwrapped, Body):
+        return unwrapped
+    raw, kind = unwrapped, kind_of(unwrapped, media)
     if kind == "PDF":
         text, error, about = read_pdf(raw, limit)
         return _failed(error, about) if error else Body(text, None, "application/pdf")
@@ -97,6 +92,16 @@ def render(raw: bytes, media: str | None, charset: str | None, limit: int = 5_00
         return _failed("PDF_INVALID", "it does not begin like one")
     known = kind in UNSUPPORTED or kind.endswith("archive") or MEDIA_TYPE.fullmatch(kind)
     return _failed("MEDIA_UNSUPPORTED" if known else "TEXT_BINARY", kind)
+
+
+def unwrap(raw: bytes) -> bytes | Body:
+    """Returns what a body packs with gzip, or in base64 once too often; others as they are; or the error."""
+    if raw.startswith(b"\x1f\x8b"):
+        unpacked = _unpack(raw)
+        if isinstance(unpacked, Body):
+            return unpacked
+        raw = unpacked
+    return base64.b64decode(raw) if _is_base64(raw) else raw
 
 
 def kind_of(raw: bytes, media: str = "") -> str:
@@ -131,8 +136,6 @@ def _text_kind(head: bytes, raw: bytes, media: str) -> str:
         return "HL7 v2 message"
     if DATA_TYPES.fullmatch(media) and (not media.endswith("json") or head[:1] in (b"{", b"[")):
         return "JSON" if media.endswith("json") else media
-    if head.startswith((b"JVBERi0", b"e1xydG")) and _is_base64(raw):
-        return "base64"
     return "text"
 
 
@@ -223,7 +226,7 @@ def _unpack(raw: bytes) -> bytes | Body:
 
 
 def _is_base64(raw: bytes) -> bool:
-    if not TWICE_ENCODED.fullmatch(raw):
+    if not (raw.lstrip()[:7].startswith((b"JVBERi0", b"e1xydG")) and TWICE_ENCODED.fullmatch(raw)):
         return False
     try:
         return bool(base64.b64decode(raw))

@@ -89,8 +89,11 @@ class Reading:
 
         ``media`` and ``charset`` are what the source says of it; what the bytes are comes first.
         """
-        if cda_text.is_cda(raw[: cda_text.HEAD_BYTES]) or is_package(raw):
-            return self.cda(record, raw, **facts)
+        unwrapped = bodies.unwrap(raw)
+        if isinstance(unwrapped, bytes) and (
+            cda_text.is_cda(unwrapped[: cda_text.HEAD_BYTES]) or is_package(unwrapped)
+        ):
+            return self.cda(record, unwrapped, **facts)
         body = bodies.render(raw, media, charset, self.max_note_chars)
         if body.error:
             return self.reject(record, body.error, **body.fields)

@@ -116,7 +116,7 @@ def looks_like_text(opening: Opening) -> str | None:
         return None if opening.suffix in NO_NOTES else "text"
     if kind == "unknown":
         return "text" if opening.suffix in (".txt", ".text") else None
-    known = ("RTF", "PDF", "HTML", "base64", "Office document", "PostScript document", "audio", "video")
+    known = ("RTF", "PDF", "HTML", "Office document", "PostScript document", "audio", "video")
     return "text" if kind in known or kind.endswith(("image", "archive")) else None
 
 
