@@ -41,8 +41,8 @@ LONGEST_WORDS = 16
 
 EXACT_FEATURES = ("bias", "log_share", "as_written", "one_word", "short", "capitals", "expanded")
 NEAR_FEATURES = (
-    "bias", "cosine", "cosine_squared", "margin", "jaccard", "query_covered", "term_covered", "length_ratio", "head",
-    "numbers_differ", "opposites", "extra_words", "spelling", "log_share", "acronym", "one_word", "capitals", "expanded",
+    "bias", "cosine", "margin", "covered", "alike", "term_alike", "worst", "term_worst", "length_ratio", "same_head",
+    "numbers_differ", "only_modifiers", "log_share", "one_word", "capitals", "expanded", "drug",
 )  # fmt: skip
 
 # Words of which a term must not have one where the mention has another of the same row.
@@ -53,9 +53,15 @@ OPPOSITES = (
     ("anterior", "posterior"), ("dependent", "independent"), ("juvenile", "adult"), ("bacterial", "viral"),
 )  # fmt: skip
 SIDE = {word: (row, place) for row, words in enumerate(OPPOSITES) for place, word in enumerate(words)}
-PREFIXES = (("hyper", "hypo"), ("tachy", "brady"), ("poly", "oligo"), ("macro", "micro"), ("intra", "extra"))
+# Words of a mention that do not change which concept it is.
+MODIFIERS = frozenset({
+    "severe", "mild", "moderate", "slight", "marked", "significant", "worsening", "progressive", "persistent",
+    "intermittent", "occasional", "recurrent", "new", "onset", "known", "possible", "probable", "suspected", "clinical",
+    "symptomatic", "episode", "event", "symptom", "sign", "induced", "related", "associated", "patient", "human",
+})  # fmt: skip
 # Words after which the head of a term does not come any more: "carcinoma of the breast".
 BREAKS = frozenset({"of", "in", "due", "with", "without", "from", "by", "to", "on", "after", "during", "following"})
+PREFIXES = (("hyper", "hypo"), ("tachy", "brady"), ("poly", "oligo"), ("macro", "micro"), ("intra", "extra"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,8 @@ class Candidates:
 class CodeList:
     """The terms of one label, ready to be searched. The index for the search is built when it is first needed."""
 
-    def __init__(self, terms: Terms, rows: Sequence[int]) -> None:
+    def __init__(self, terms: Terms, rows: Sequence[int], *, drugs: bool = False) -> None:
+        self.drugs = drugs
         self.names = [terms.term[row] for row in rows]
         self.words = [terms.words[row] for row in rows]
         numbers: dict[tuple[str, str], int] = {}
@@ -147,10 +154,15 @@ class CodeList:
         weights = self.keys[key]
         return weights[code] / sum(weights.values())
 
-    def find(self, mention: Mention) -> Candidates | None:
-        """Returns the candidates of a mention; None where there are none."""
+    def find(self, mention: Mention, *, only_near: bool = False) -> Candidates | None:
+        """Returns the candidates of a mention; None where there are none.
+
+        Args:
+            mention: what is looked up.
+            only_near: as if no term had all its words (for training).
+        """
         key = make_key(mention.words)
-        return self._exact(mention, key) if key in self.keys else self._near(mention)
+        return self._near(mention) if only_near or key not in self.keys else self._exact(mention, key)
 
     def _exact(self, mention: Mention, key: str) -> Candidates:
         weights = self.keys[key]
@@ -167,8 +179,11 @@ class CodeList:
     def _near(self, mention: Mention) -> Candidates | None:
         found, cosines = self.index.search(mention.words, NEAREST)
         best: dict[int, tuple[int, float]] = {}  # code -> its nearest term
+        words = set(mention.words)
         for term, cosine in zip(found.tolist(), cosines.tolist(), strict=True):
-            best.setdefault(self.code_of[term], (term, cosine))
+            others = set(self.words[term])
+            if self.code_of[term] not in best and others != words and not contradict(words, others):
+                best[self.code_of[term]] = term, cosine
         if not best:
             return None
         ranked = sorted(best.items(), key=lambda item: (-round(item[1][1], 6), self.codes[item[0]]))[:CANDIDATES]
@@ -183,19 +198,43 @@ class CodeList:
         """Returns the NEAR_FEATURES of a mention and a term."""
         words, others = set(mention.words), set(self.words[term])
         shared, ours, theirs = words & others, words - others, others - words
-        known = self.rarity(shared)
+        known, mine = self.rarity(shared), self.rarity(ours)
         query, name = "".join(mention.words), "".join(self.words[term])
+        alike, worst = self._alike(ours, others, words)
+        term_alike, term_worst = self._alike(theirs, words, others)
         return [
-            1.0, cosine, cosine**2, margin, len(shared) / len(words | others),
-            known / (known + self.rarity(ours)), known / (known + self.rarity(theirs)),
+            1.0, cosine, margin, known / (known + mine), alike, term_alike, worst, term_worst,
             min(len(query), len(name)) / max(len(query), len(name)),
             float(head_word(mention.text, mention.words) == head_word(self.names[term], self.words[term])),
-            float(numbers_of(words) != numbers_of(others)), float(are_opposite(ours, theirs)),
-            float(min(len(ours) + len(theirs), 6)), spelling(ours, theirs),
-            float(np.log(self.share(make_key(self.words[term]), code))),
-            float(is_acronym(mention.words, self.words[term])), float(len(mention.words) == 1),
-            float(mention.capitals), float(mention.expanded),
+            float(numbers_of(words) != numbers_of(others)),
+            float(ours <= MODIFIERS and not theirs), float(np.log(self.share(make_key(self.words[term]), code))),
+            float(len(mention.words) == 1), float(mention.capitals), float(mention.expanded), float(self.drugs),
         ]  # fmt: skip
+
+    def _alike(self, missing: set[str], others: set[str], words: set[str]) -> tuple[float, float]:
+        """Returns how well ``others`` stand for the words that they lack.
+
+        Returns:
+            The mean, over all ``words``, of how alike the most similar of ``others`` is, and what the worst of them
+            lacks; words count by how rare they are.
+        """
+        total = self.rarity(words)
+        lost = [self.rarity({word}) * (1 - likeness(word, others)) / total for word in sorted(missing)]
+        return 1 - sum(lost), max(lost, default=0.0)
+
+
+def make_lists(terms: Terms) -> dict[str, CodeList]:
+    """Returns the terms for the mentions of each label; labels with the same terms share a list, but for drugs."""
+    lists: dict[str, CodeList] = {}
+    same: dict[tuple[bool, tuple[int, ...]], CodeList] = {}
+    for label in CODED:
+        rows = tuple(row for row, labels in enumerate(terms.labels) if label in labels)
+        key = label == "DRUG", rows
+        if rows and key not in same:
+            same[key] = CodeList(terms, rows, drugs=key[0])
+        if rows:
+            lists[label] = same[key]
+    return lists
 
 
 def head_word(text: str, words: tuple[str, ...]) -> str:
@@ -207,8 +246,7 @@ def head_word(text: str, words: tuple[str, ...]) -> str:
         before.append(word)
         if word.endswith(","):
             break
-    found = normal_words(" ".join(before))
-    return (found or words)[-1]
+    return (normal_words(" ".join(before)) or words)[-1]
 
 
 def numbers_of(words: set[str]) -> set[str]:
@@ -216,8 +254,14 @@ def numbers_of(words: set[str]) -> set[str]:
     return {word for word in words if len(word) == 1 or not word.isalpha()}
 
 
-def are_opposite(ours: set[str], theirs: set[str]) -> bool:
-    """Returns whether words that are on one side only exclude each other: acute and chronic, hyper- and hypo-."""
+def contradict(words: set[str], others: set[str]) -> bool:
+    """Returns whether two terms cannot be one concept: both have numbers, and others, or words that exclude each other.
+
+    Those are acute and chronic, type 1 and type 2, hyper- and hypo-, with and without.
+    """
+    ours, theirs = words - others, others - words
+    if numbers_of(ours) and numbers_of(theirs):
+        return True
     rows = {SIDE[word][0]: SIDE[word][1] for word in sorted(ours) if word in SIDE}
     if any(word in SIDE and rows.get(SIDE[word][0], SIDE[word][1]) != SIDE[word][1] for word in theirs):
         return True
@@ -235,27 +279,13 @@ def are_opposite(ours: set[str], theirs: set[str]) -> bool:
 NEGATIONS = frozenset({"no", "non", "not", "without", "absence", "absent"})
 
 
-def spelling(ours: set[str], theirs: set[str]) -> float:
-    """Returns how alike the words are that only one side has: 1 for the same letters but for a slip, 0 for none alike.
-
-    Each of ours is compared with the most similar of theirs, by the Dice coefficient of their n-grams.
-    """
-    if not ours or not theirs:
-        return 0.0
-    grams = {word: set(word_grams(word)) for word in ours | theirs}
-    alike = [
-        max(2 * len(grams[word] & grams[other]) / (len(grams[word]) + len(grams[other])) for other in theirs)
-        for word in sorted(ours)
-    ]
-    return float(sum(alike) / len(alike))
-
-
-def is_acronym(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
-    """Returns whether one side is a single word that the first letters of the other's words spell."""
-    for one, other in ((ours, theirs), (theirs, ours)):
-        if len(one) == 1 and len(other) > 1 and one[0] == "".join(word[0] for word in other):
-            return True
-    return False
+def likeness(word: str, others: set[str]) -> float:
+    """Returns how alike a word is to the most similar of some: the Dice coefficient of their n-grams, at most 1."""
+    grams = set(word_grams(word))
+    return max(
+        (2 * len(grams & found) / (len(grams) + len(found)) for other in others if (found := set(word_grams(other)))),
+        default=0.0,
+    )
 
 
 # --- the reranker ---------------------------------------------------------------------------
@@ -306,14 +336,7 @@ class Coder:
 
     def __init__(self, terms: Terms, reranker: Reranker, *, icd10cm: Path | None = None) -> None:
         self.reranker = reranker
-        self.lists: dict[str, CodeList] = {}
-        same: dict[tuple[int, ...], CodeList] = {}
-        for label in CODED:
-            rows = tuple(row for row, labels in enumerate(terms.labels) if label in labels)
-            if rows:
-                if rows not in same:
-                    same[rows] = CodeList(terms, rows)
-                self.lists[label] = same[rows]
+        self.lists = make_lists(terms)
         self.icd10cm = icd10cm
         self.waiting = [label for label in terminology.ICD_LABELS if icd10cm and label not in self.lists]
         self.known: dict[tuple[str, str, str | None], Code | None] = {}

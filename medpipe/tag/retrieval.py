@@ -38,9 +38,7 @@ class TermIndex:
         self.size = len(terms)
         words = {word: number for number, word in enumerate(dict.fromkeys(word for term in terms for word in term))}
         self.numbers: dict[str, int] = {}  # n-gram -> number
-        grams_of = [
-            [self.numbers.setdefault(gram, len(self.numbers)) for gram in word_grams(word)] for word in words
-        ]
+        grams_of = [[self.numbers.setdefault(gram, len(self.numbers)) for gram in word_grams(word)] for word in words]
         pairs = _merge(
             np.fromiter((len(term) for term in terms), np.int64, self.size),
             np.fromiter((words[word] for term in terms for word in term), np.int64),

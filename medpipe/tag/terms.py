@@ -21,7 +21,10 @@ ROMAN_AFTER = {"i": "1", "v": "5", "x": "10"}  # a numeral only behind one of th
 NUMBERED = frozenset({"type", "stage", "grade", "class", "factor", "phase", "group"})
 
 # Words that add nothing to what a term means.
-STOP_WORDS = frozenset("a an and by due for from in nos of on or site specified the to unspecified with".split())
+STOP_WORDS = frozenset({
+    "a", "an", "and", "by", "due", "for", "from", "in", "nos", "of", "on", "or", "site", "specified", "the", "to",
+    "unspecified", "with",
+})  # fmt: skip
 # Words that mean the same before another word, as plain English has it.
 SAME = {
     "renal": ("kidney",), "hepatic": ("liver",), "cardiac": ("heart",), "pulmonary": ("lung",),
