@@ -177,10 +177,10 @@ def fit(examples: Sequence[Example], features: int) -> np.ndarray:
         optimizer.zero_grad()
         logits = (inputs @ weights).masked_fill(absent, -torch.inf)
         value = torch.nn.functional.cross_entropy(logits, right) + PENALTY * (weights**2).sum()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     return weights.detach().numpy().round(4)
 
 
@@ -234,7 +234,8 @@ def score_answers(answers: Answers, threshold: float) -> dict[str, float]:
 
     ``coverage`` is the share of mentions that get a code, ``recall`` of those with an id that get the right one,
     ``known`` of mentions whose id the terminology has, ``accuracy`` of mentions with an id whose best code is right
-    whatever its probability; ``calibration_error`` is the ECE of the given codes in ten bins.
+    whatever its probability; ``near`` counts the codes given without a term that
+    has all words, ``near_precision`` is theirs; ``ece`` is the calibration error of the given codes in ten bins.
     """
     given = answers.score >= threshold
     right = given & answers.right
@@ -248,11 +249,11 @@ def score_answers(answers: Answers, threshold: float) -> dict[str, float]:
         "coverage": float(given.mean()) if len(given) else 0.0,
         "recall": recall,
         "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
-        "precision_near": float((near & answers.right).sum() / max(near.sum(), 1)),
-        "given_near": int(near.sum()),
+        "near_precision": float((near & answers.right).sum() / max(near.sum(), 1)),
+        "near": int(near.sum()),
         "accuracy": float((answers.right & (answers.score > 0)).sum() / linked),
         "known": float(answers.known.sum() / linked),
-        "calibration_error": calibration_error(answers.score[given], answers.right[given]),
+        "ece": calibration_error(answers.score[given], answers.right[given]),
         "threshold": threshold,
     }
 

@@ -375,7 +375,8 @@ class Coder:
             return []
         scores = self.reranker.probabilities(found).round(4)
         order = np.lexsort((np.arange(len(scores)), -scores))  # candidates come in an order of their own
-        return [Code(*codes.codes[found.codes[place]], float(scores[place])) for place in order]
+        best = [(*codes.codes[found.codes[place]], float(scores[place])) for place in order]
+        return [Code(system, code, score) for system, code, score in best]
 
     def code(self, text: str, label: str, *, written: str | None = None) -> Code | None:
         """Returns the code of a mention, or None where no code is probable enough.
@@ -426,6 +427,33 @@ def identify_codes(paths: Sequence[Path]) -> list[str]:
     """
     found: list[str] = terminology.identify(paths)
     return [*found, f"reranker {_hash_weights(WEIGHTS_FILE)}"] if found else []
+
+
+def code_mentions(
+    coder: Coder | None,
+    texts: Sequence[str],
+    parts: Sequence[slice],
+    mentions: Sequence[str],
+    starts: Sequence[int],
+    labels: Sequence[str],
+) -> list[Code | None]:
+    """Returns the code of each mention of some texts.
+
+    Args:
+        coder: None where there is no terminology.
+        texts: the notes.
+        parts: which of the mentions are of each note, in order.
+        mentions: as written.
+        starts: their offsets in their notes.
+        labels: of the mentions.
+    """
+    if coder is None:
+        return [None] * len(mentions)
+    return [
+        code
+        for text, part in zip(texts, parts, strict=True)
+        for code in coder.code_text(text, mentions[part], starts[part], labels[part])
+    ]
 
 
 def code_columns(found: Sequence[Code | None]) -> dict[str, list[Any]]:

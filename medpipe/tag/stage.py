@@ -17,6 +17,7 @@ from medpipe.ids import make_id
 from medpipe.lake import contracts
 from medpipe.records import ASSERTIONS, ModelId, Reject, StageOutput
 from medpipe.tag.assertion import Assertion
+from medpipe.tag.codes import Coder, code_columns, code_mentions
 from medpipe.tag.decode import Spans, calibrate, decode_rows, drop_headings, find_sections, nest, sort_spans
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
 from medpipe.text.batches import bucket_batches
@@ -40,7 +41,14 @@ class Tagger:
     name = "tag"
 
     def __init__(
-        self, network: TaggerNetwork, config: dict[str, Any], model: ModelId, *, device: torch.device, token_budget: int
+        self,
+        network: TaggerNetwork,
+        config: dict[str, Any],
+        model: ModelId,
+        *,
+        device: torch.device,
+        token_budget: int,
+        coder: Coder | None = None,
     ) -> None:
         self.network = network.to(device).eval()
         self.model = model
@@ -49,12 +57,20 @@ class Tagger:
         self.labels: tuple[str, ...] = tuple(config["labels"])
         self.calibration: tuple[float, float] = tuple(config["calibration"])
         self.assertion = Assertion.load()
+        self.coder = coder
         self.table = WordTable(network.config.buckets)
         self.vectors = torch.zeros(0, 2 * network.config.width, device=device)
 
     @classmethod
-    def load(cls, model: str | Path = "tagger", *, device: str = "auto", token_budget: int = 8192) -> Tagger:
-        """Loads a shipped model by name, or one from a folder.
+    def load(
+        cls,
+        model: str | Path = "tagger",
+        *,
+        device: str = "auto",
+        token_budget: int = 8192,
+        coder: Coder | None = None,
+    ) -> Tagger:
+        """Loads a shipped model by name, or one from a folder; without ``coder``, no mention gets a code.
 
         Raises:
             MedpipeError: MODEL_NOT_FOUND, MODEL_INVALID, DEVICE_UNAVAILABLE.
@@ -70,7 +86,7 @@ class Tagger:
             )
             network.load_state_dict(load_weights(folder))
             network.constrain()
-            return cls(network, config, identify(folder), device=where, token_budget=token_budget)
+            return cls(network, config, identify(folder), device=where, token_budget=token_budget, coder=coder)
         except (KeyError, TypeError, RuntimeError) as error:
             raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
 
@@ -127,6 +143,7 @@ class Tagger:
             [section_names[part] for part in parts],
         )
         flags = np.concatenate([np.zeros((0, len(ASSERTIONS)), dtype=bool), *asserted])
+        mentions = [texts[text][start:end] for text, start, end in zip(spans.text, starts, ends, strict=True)]
         empty = [None] * len(ids)
         entities = {
             "entity_id": ids,
@@ -135,7 +152,7 @@ class Tagger:
             "section_id": section_ids,
             "start": starts,
             "end": ends,
-            "text": [texts[text][start:end] for text, start, end in zip(spans.text, starts, ends, strict=True)],
+            "text": mentions,
             "label": labels,
             "subtype": empty,
             "score": spans.score.tolist(),
@@ -143,9 +160,7 @@ class Tagger:
             "depth": depths,
             "fragments": empty,
             **{name: flags[:, column].tolist() for column, name in enumerate(ASSERTIONS)},
-            "code_system": empty,
-            "code": empty,
-            "code_score": empty,
+            **code_columns(code_mentions(self.coder, texts, parts, mentions, starts, labels)),
             "model": [str(self.model)] * len(ids),
             "run_id": [run_id] * len(ids),
         }

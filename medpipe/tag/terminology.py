@@ -62,6 +62,14 @@ class Terms:
         self.labels.append(labels)
         self.weight.append(weight)
 
+    def extend(self, other: Terms) -> None:
+        """Adds the rows of another."""
+        for mine, theirs in zip(self._columns(), other._columns(), strict=True):
+            mine += theirs
+
+    def _columns(self) -> tuple[list, ...]:
+        return self.code, self.system, self.term, self.words, self.labels, self.weight
+
 
 def as_paths(terminology: Sequence[Path] | Path | None) -> tuple[Path, ...]:
     """Returns the files that the setting ``terminology`` names."""
@@ -195,12 +203,13 @@ def _read_parquet(path: Path, refuse: Refuse) -> Iterator[Row]:
 # --- ICD-10-CM ------------------------------------------------------------------------------
 
 EXTERNAL = re.compile(r"[V-Z]")  # chapters that name no diseases, by their first letter
-OTHER = re.compile(r"other\b(?! and unspecified| or unspecified)", re.IGNORECASE)
+NO_NAME = re.compile(r"other\b(?! and unspecified| or unspecified)|(?:any )?conditions?\b", re.IGNORECASE)
 ELSEWHERE = re.compile(
     r",?\s*(?:\bNEC\b|\bNOS\b|not elsewhere classified|not otherwise specified|classified elsewhere)", re.IGNORECASE
 )
 UNSPECIFIED = re.compile(r",\s*(?:of\s+)?unspecified[^,]*|^other (?:and|or) unspecified\s+", re.IGNORECASE)
 BRACKET = re.compile(r"\s*\[([^\]]*)\]")
+PERSON = re.compile(r"\s*\w?|[A-Z][a-z'\u2019-]+(?:[- ][A-Z][a-z'\u2019]+)*")
 ROUND = re.compile(r"\s*\([^)]*\)")
 
 
@@ -260,14 +269,15 @@ def icd_variants(text: str) -> list[str]:
     """Returns what a description or inclusion term of ICD-10-CM calls its code, each in plain words.
 
     Words in round brackets may be there or not (ICD-10-CM Official Guidelines, I.A.7), those in square brackets say the
-    same in another way; "unspecified" and its like add nothing. "Other …" names nothing, and gives nothing.
+    same in another way; "unspecified" and its like add nothing. "Other …" and "conditions in …" name nothing, and a
+    single name in square brackets is that of a person.
     """
     text = " ".join(text.split())
-    if not text or len(text) > LONGEST or OTHER.match(text):
+    if not text or len(text) > LONGEST or NO_NAME.match(text):
         return []
     text = UNSPECIFIED.sub("", ELSEWHERE.sub("", text))
     bare = BRACKET.sub("", text)
-    found = [ROUND.sub("", bare), *(inside for inside in BRACKET.findall(text) if len(inside) > 1)]
+    found = [ROUND.sub("", bare), *(inside for inside in BRACKET.findall(text) if not PERSON.fullmatch(inside))]
     if "(" in bare:
         found.append(bare)
     return [variant.strip(" ,;:") for variant in dict.fromkeys(found) if variant.strip(" ,;:")]
