@@ -20,6 +20,7 @@ import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -118,21 +119,26 @@ class Example:
 
 
 def make_examples(
-    mentions: Iterable[GoldMention], lists: Mapping[str, CodeList], *, only_near: bool = False
+    mentions: Iterable[GoldMention], lists: Mapping[str, CodeList], *, hide: str = "nothing"
 ) -> list[Example]:
     """Looks the mentions up and says which candidate is right. Mentions without candidates teach nothing.
 
     Args:
         mentions: with their ids; of one with several ids, no single code is right.
         lists: the terms by label.
-        only_near: hide the terms that have all words of the mention.
+        hide: "names", the terms that have all words of the mention; "codes", all terms of its ids.
     """
     examples = []
     for gold in mentions:
         codes = lists.get(gold.label)
         mention = make_mention(gold.text, written=gold.written)
-        found = codes.find(mention, only_near=only_near) if codes is not None and mention is not None else None
-        if codes is None or found is None:
+        if codes is None or mention is None:
+            continue
+        if hide == "nothing":
+            found = codes.find(mention)
+        else:
+            found = codes.find_near(mention, hidden=gold.codes if hide == "codes" else ())
+        if found is None:
             continue
         hits = [place for place, code in enumerate(found.codes) if {codes.codes[code][1]} == gold.codes]
         examples.append(Example(found, hits[0] if hits else -1))
@@ -150,9 +156,10 @@ def cross_examples(mentions: Sequence[GoldMention], folds: int = FOLDS) -> list[
 
 
 def hidden_examples(mentions: Sequence[GoldMention]) -> list[Example]:
-    """Returns near matches: each different mention looked up as if no term had all its words."""
+    """Returns near matches: each different mention looked up as if no term had all its words, or none its id."""
     different = {(one.label, one.text.lower(), one.codes): one for one in mentions}
-    return make_examples(different.values(), make_lists(make_terms(mentions)), only_near=True)
+    lists = make_lists(make_terms(mentions))
+    return [example for hide in ("names", "codes") for example in make_examples(different.values(), lists, hide=hide)]
 
 
 def fit(examples: Sequence[Example], features: int) -> np.ndarray:
@@ -282,7 +289,9 @@ def train(corpora: Path) -> tuple[Reranker, dict[str, Any]]:
     hidden = [example for mentions in training.values() for example in hidden_examples(mentions)]
     near = fit([one for one in examples if not one.candidates.exact] + hidden, len(NEAR_FEATURES))
     reranker = Reranker(exact, near, 0.0)
-    answers = {name: answer(held[name], make_lists(make_terms(training[name])), reranker) for name in CORPORA}
+    lists = {name: make_lists(make_terms(mentions)) for name, mentions in training.items()}
+    answers = {name: answer(held[name], lists[name], reranker) for name in CORPORA}
+    answers |= {f"{one}, terms of {two}": answer(held[one], lists[two], reranker) for one, two in permutations(CORPORA)}
     threshold = choose_threshold(list(answers.values()))
     scores = {name: score_answers(one, threshold) for name, one in answers.items()}
     return Reranker(exact, near, threshold), scores

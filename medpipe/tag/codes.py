@@ -16,7 +16,7 @@ The weights are data: ``codes.json`` beside this module, made by ``medpipe.learn
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,13 +36,14 @@ WEIGHTS_FILE = Path(__file__).parent / "codes.json"
 KEPT = 200_000  # mentions whose codes are remembered; when there are more, all are forgotten
 NEAREST = 24  # terms that are retrieved
 CANDIDATES = 6  # different codes among them that are compared
+SLIP = 0.5  # words at least so alike are one word, spelled or bent in two ways
 LONGEST = 200  # characters of a mention; longer ones are no terms
 LONGEST_WORDS = 16
 
 EXACT_FEATURES = ("bias", "log_share", "as_written", "one_word", "short", "capitals", "expanded")
 NEAR_FEATURES = (
     "bias", "cosine", "margin", "covered", "alike", "term_alike", "worst", "term_worst", "length_ratio", "same_head",
-    "numbers_differ", "only_modifiers", "log_share", "one_word", "capitals", "expanded", "drug",
+    "numbers_differ", "left_over", "term_left_over", "log_share", "one_word", "capitals", "expanded", "drug",
 )  # fmt: skip
 
 # Words of which a term must not have one where the mention has another of the same row.
@@ -58,6 +59,7 @@ MODIFIERS = frozenset({
     "severe", "mild", "moderate", "slight", "marked", "significant", "worsening", "progressive", "persistent",
     "intermittent", "occasional", "recurrent", "new", "onset", "known", "possible", "probable", "suspected", "clinical",
     "symptomatic", "episode", "event", "symptom", "sign", "induced", "related", "associated", "patient", "human",
+    "disease", "disorder", "syndrome", "condition", "problem",
 })  # fmt: skip
 # Words after which the head of a term does not come any more: "carcinoma of the breast".
 BREAKS = frozenset({"of", "in", "due", "with", "without", "from", "by", "to", "on", "after", "during", "following"})
@@ -154,15 +156,10 @@ class CodeList:
         weights = self.keys[key]
         return weights[code] / sum(weights.values())
 
-    def find(self, mention: Mention, *, only_near: bool = False) -> Candidates | None:
-        """Returns the candidates of a mention; None where there are none.
-
-        Args:
-            mention: what is looked up.
-            only_near: as if no term had all its words (for training).
-        """
+    def find(self, mention: Mention) -> Candidates | None:
+        """Returns the candidates of a mention; None where there are none."""
         key = make_key(mention.words)
-        return self._near(mention) if only_near or key not in self.keys else self._exact(mention, key)
+        return self._exact(mention, key) if key in self.keys else self.find_near(mention)
 
     def _exact(self, mention: Mention, key: str) -> Candidates:
         weights = self.keys[key]
@@ -176,14 +173,22 @@ class CodeList:
         features = [[1.0, float(np.log(weights[code] / total)), *about] for code in codes]
         return Candidates(np.array(codes), np.array(features), True)
 
-    def _near(self, mention: Mention) -> Candidates | None:
-        found, cosines = self.index.search(mention.words, NEAREST)
+    def find_near(self, mention: Mention, *, hidden: Container[str] = ()) -> Candidates | None:
+        """Returns the candidates of a mention among the terms that do not have all its words.
+
+        Args:
+            mention: what is looked up.
+            hidden: codes whose terms are passed over (for training).
+        """
+        found, cosines = self.index.search(mention.words, 4 * NEAREST if hidden else NEAREST)
         best: dict[int, tuple[int, float]] = {}  # code -> its nearest term
         words = set(mention.words)
         for term, cosine in zip(found.tolist(), cosines.tolist(), strict=True):
             others = set(self.words[term])
-            if self.code_of[term] not in best and others != words and not contradict(words, others):
-                best[self.code_of[term]] = term, cosine
+            code = self.code_of[term]
+            if code in best or others == words or contradict(words, others) or self.codes[code][1] in hidden:
+                continue
+            best[code] = term, cosine
         if not best:
             return None
         ranked = sorted(best.items(), key=lambda item: (-round(item[1][1], 6), self.codes[item[0]]))[:CANDIDATES]
@@ -207,9 +212,14 @@ class CodeList:
             min(len(query), len(name)) / max(len(query), len(name)),
             float(head_word(mention.text, mention.words) == head_word(self.names[term], self.words[term])),
             float(numbers_of(words) != numbers_of(others)),
-            float(ours <= MODIFIERS and not theirs), float(np.log(self.share(make_key(self.words[term]), code))),
+            float(self._left_over(ours, others)), float(self._left_over(theirs, words)),
+            float(np.log(self.share(make_key(self.words[term]), code))),
             float(len(mention.words) == 1), float(mention.capitals), float(mention.expanded), float(self.drugs),
         ]  # fmt: skip
+
+    def _left_over(self, missing: set[str], others: set[str]) -> int:
+        """Returns how many words say something that ``others`` do not say: modifiers and slips of spelling do not."""
+        return sum(word not in MODIFIERS and likeness(word, others) < SLIP for word in missing)
 
     def _alike(self, missing: set[str], others: set[str], words: set[str]) -> tuple[float, float]:
         """Returns how well ``others`` stand for the words that they lack.

@@ -1,10 +1,8 @@
 """The terms nearest to a mention: cosine of TF-IDF vectors over character n-grams, exact and without a dense matrix.
 
 The n-grams are those within a word with its borders (``<flu>``), so a word's are computed once, however many terms
-have it. The search is that of prefix filtering (Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity
-search"): the n-grams of a query are taken from the rarest on until the rest can no longer lift a term over the least
-cosine, by the inequality of Cauchy and Schwarz; only terms that have one of those are candidates, and their cosines
-are then computed in full. So what is returned is what comparing with every term would give.
+have it. The index is inverted: for each n-gram the terms that have it and its weight in them; a search adds up those of
+the query's n-grams, so its time grows with how common they are, and with the number of terms only for one array.
 """
 
 from __future__ import annotations
@@ -15,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 
 SIZES = (3, 4)  # characters of an n-gram, with the borders of the word
-LEAST = 0.5  # cosines below are not looked for
-SLACK = 1e-5  # rounding of float32
+LEAST = 0.5  # terms with a lower cosine are not near
+DIGITS = 5  # of a cosine that count: sums of float32
 
 
 @lru_cache(maxsize=1 << 17)
@@ -53,16 +51,13 @@ class TermIndex:
         weight = times * self.idf[gram]
         length = np.sqrt(np.bincount(owner, weight**2, minlength=self.size))
         weight /= np.maximum(length, 1e-12)[owner]
-        # By term: shape: (pairs,); the n-grams of term t are [offset[t], offset[t + 1]).
-        self.grams, self.weights = gram.astype(np.int32), weight.astype(np.float32)
-        self.offset = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=self.size))])
-        # By n-gram: which terms have it; those of n-gram g are [start[g], start[g + 1]).
         order = np.argsort(gram, kind="stable")
-        self.owners, self.owner_weights = owner[order].astype(np.int32), self.weights[order]
+        # Which terms have an n-gram, and its weight in them: those of n-gram g are [start[g], start[g + 1]).
+        self.owners, self.weights = owner[order].astype(np.int32), weight[order].astype(np.float32)
         self.start = np.concatenate([[0], np.cumsum(frequency)])
 
     def vector(self, query: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the n-grams of a query that any term has, the rarest first, and their weights.
+        """Returns the n-grams of a query that any term has, in the order of their numbers, and their weights.
 
         The weights are those of a vector of length one of which the n-grams that no term has are left out.
         """
@@ -74,10 +69,9 @@ class TermIndex:
         strange = sum(times**2 for gram, times in counts.items() if gram not in self.numbers) * self.unknown**2
         if not known:
             return np.zeros(0, np.int64), np.zeros(0)
-        gram, times = np.array(known, dtype=np.int64).T
+        gram, times = np.array(sorted(known), dtype=np.int64).T
         weight = times * self.idf[gram]
-        order = np.lexsort((gram, -self.idf[gram]))
-        return gram[order], weight[order] / np.sqrt(strange + (weight**2).sum())
+        return gram, weight / np.sqrt(strange + (weight**2).sum())
 
     def search(self, query: tuple[str, ...], most: int, *, least: float = LEAST) -> tuple[np.ndarray, np.ndarray]:
         """Returns the terms nearest to a query, the nearest first, of equal ones that with the lower number.
@@ -90,39 +84,17 @@ class TermIndex:
         Returns:
             Numbers of terms and their cosines. shape: (found,), int64 and float64.
         """
-        gram, weight = self.vector(query)
-        # What the n-grams from each place on can add to any cosine. shape: (n-grams + 1,)
-        rest = np.sqrt(np.concatenate([np.cumsum((weight**2)[::-1])[::-1], [0.0]]))
-        needed = int((rest >= least - SLACK).sum())  # ascending places, descending rests
-        if needed == 0 or not len(gram):
-            return np.zeros(0, np.int64), np.zeros(0)
-        partial = np.zeros(self.size, np.float32)
-        for number, share in zip(gram[:needed].tolist(), weight[:needed].tolist(), strict=True):
-            part = slice(self.start[number], self.start[number + 1])
-            partial[self.owners[part]] += self.owner_weights[part] * np.float32(share)  # a term once an n-gram
-        bound = max(least - SLACK - float(rest[min(needed, len(gram))]), SLACK)
-        candidates = np.flatnonzero(partial >= bound)
-        if len(candidates) > most and needed < len(gram):
-            # The most-th best is at least as good as the most-th best partial sum.
-            floor = np.partition(partial[candidates], len(candidates) - most)[len(candidates) - most]
-            candidates = candidates[partial[candidates] >= floor - rest[needed] - SLACK]
-        if not len(candidates):
-            return np.zeros(0, np.int64), np.zeros(0)
-        cosine = self._cosines(candidates, gram, weight)
-        kept = cosine >= least
-        candidates, cosine = candidates[kept], cosine[kept]
-        order = np.lexsort((candidates, -cosine.round(6)))[:most]
-        return candidates[order], cosine[order]
-
-    def _cosines(self, terms: np.ndarray, gram: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Returns the cosines of some terms with a query. shape: (terms,), float64."""
-        lengths = self.offset[terms + 1] - self.offset[terms]
-        ends = np.cumsum(lengths)
-        places = np.arange(ends[-1]) + np.repeat(self.offset[terms] - (ends - lengths), lengths)
-        of_gram = np.zeros(len(self.numbers))
-        of_gram[gram] = weight
-        products = self.weights[places] * of_gram[self.grams[places]]
-        return np.bincount(np.repeat(np.arange(len(terms)), lengths), products, minlength=len(terms))
+        cosine = np.zeros(self.size, np.float32)
+        for gram, weight in zip(*(part.tolist() for part in self.vector(query)), strict=True):
+            part = slice(self.start[gram], self.start[gram + 1])
+            cosine[self.owners[part]] += self.weights[part] * np.float32(weight)  # a term has an n-gram once
+        found = np.flatnonzero(cosine >= least)
+        if len(found) > most:
+            last = np.partition(cosine[found], len(found) - most)[len(found) - most]
+            found = found[cosine[found] >= last - 2 * 10.0**-DIGITS]  # with all that are equal to the last
+        rounded = cosine[found].astype(np.float64).round(DIGITS)
+        order = np.lexsort((found, -rounded))[:most]
+        return found[order], rounded[order]
 
 
 def _merge(
