@@ -6,8 +6,11 @@ others. Many mentions have an id that no term has, and those teach it to say "no
 logit for matches in all words and one for near ones (``medpipe.tag.codes``); since few matches are near, every mention
 also teaches the second once more, with the terms hidden that have all its words.
 
-The threshold is chosen on dev, looked up among the terms of train: the lowest at which the codes of each corpus are as
-precise as wanted, and the near matches of all by themselves.
+And since a terminology may lack the concept of a mention, it does so a third time with all terms of its id hidden:
+"none" is right then, however alike the names of other concepts are.
+
+The threshold is chosen on dev, looked up among the terms of train, of its own corpus and of the other: the lowest at
+which the codes of each are as precise as wanted, and the near matches of all by themselves.
 
     python -m medpipe.learn.codes CORPORA --out medpipe/tag/codes.json
 
@@ -37,6 +40,7 @@ from medpipe.tag.codes import (
     Candidates,
     CodeList,
     Reranker,
+    look_up,
     make_lists,
     make_mention,
 )
@@ -208,16 +212,16 @@ def answer(mentions: Sequence[GoldMention], lists: Mapping[str, CodeList], reran
     rows = []
     for gold in mentions:
         codes = lists.get(gold.label)
-        mention = make_mention(gold.text, written=gold.written)
-        found = codes.find(mention) if codes is not None and mention is not None else None
         known = len(gold.codes) == 1 and gold.codes <= everything.get(gold.label, set())
+        written = gold.written if gold.written != gold.text else None
+        found = look_up(codes, reranker, gold.text, written) if codes is not None else None
         if codes is None or found is None:
             rows.append((0.0, False, False, known, bool(gold.codes)))
             continue
-        scores = reranker.probabilities(found).round(4)
+        candidates, scores = found
         best = int(np.argmax(scores))
-        right = {codes.codes[found.codes[best]][1]} == gold.codes
-        rows.append((float(scores[best]), right, found.exact, known, bool(gold.codes)))
+        right = {codes.codes[candidates.codes[best]][1]} == gold.codes
+        rows.append((float(scores[best]), right, candidates.exact, known, bool(gold.codes)))
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     return Answers(table[:, 0], *(table[:, column].astype(bool) for column in range(1, 5)))
 
@@ -279,6 +283,9 @@ def calibration_error(score: np.ndarray, right: np.ndarray, bins: int = 10) -> f
 def train(corpora: Path) -> tuple[Reranker, dict[str, Any]]:
     """Trains on train, chooses the threshold on dev. Returns the reranker and the scores on dev.
 
+    Dev is looked up among the terms of its own corpus and among those of the other, which lacks most of its concepts:
+    a code must hold there too.
+
     Raises:
         MedpipeError: CORPUS_NOT_FOUND, CORPUS_INVALID.
     """
@@ -288,13 +295,16 @@ def train(corpora: Path) -> tuple[Reranker, dict[str, Any]]:
     exact = fit([one for one in examples if one.candidates.exact], len(EXACT_FEATURES))
     hidden = [example for mentions in training.values() for example in hidden_examples(mentions)]
     near = fit([one for one in examples if not one.candidates.exact] + hidden, len(NEAR_FEATURES))
-    reranker = Reranker(exact, near, 0.0)
     lists = {name: make_lists(make_terms(mentions)) for name, mentions in training.items()}
-    answers = {name: answer(held[name], lists[name], reranker) for name in CORPORA}
-    answers |= {f"{one}, terms of {two}": answer(held[one], lists[two], reranker) for one, two in permutations(CORPORA)}
-    threshold = choose_threshold(list(answers.values()))
-    scores = {name: score_answers(one, threshold) for name, one in answers.items()}
-    return Reranker(exact, near, threshold), scores
+    pairs = {name: (name, name) for name in CORPORA}
+    pairs |= {f"{one}, terms of {two}": (one, two) for one, two in permutations(CORPORA)}
+
+    def answer_all(reranker: Reranker) -> dict[str, Answers]:
+        return {name: answer(held[one], lists[two], reranker) for name, (one, two) in pairs.items()}
+
+    threshold = choose_threshold(list(answer_all(Reranker(exact, near, LEAST_THRESHOLD)).values()))
+    reranker = Reranker(exact, near, threshold)
+    return reranker, {name: score_answers(one, threshold) for name, one in answer_all(reranker).items()}
 
 
 def save(reranker: Reranker, scores: Mapping[str, Any], path: Path) -> None:

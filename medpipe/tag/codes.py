@@ -123,12 +123,14 @@ class CodeList:
         self.codes = list(numbers)  # (system, code)
         self.keys: dict[str, dict[int, float]] = {}  # key -> code -> weight of the rows that call it so
         self.first: dict[str, int] = {}  # key -> the first term with it
+        self.joined: dict[str, str] = {}  # words without the gaps -> key: "thrombo-embolism"
         for place, row in enumerate(rows):
             key = make_key(self.words[place])
             if key:
                 weights = self.keys.setdefault(key, {})
                 weights[self.code_of[place]] = weights.get(self.code_of[place], 0.0) + terms.weight[row]
                 self.first.setdefault(key, place)
+                self.joined.setdefault("".join(self.words[place]), key)
         self._index: TermIndex | None = None
         self._rarity: dict[str, float] = {}
 
@@ -159,6 +161,8 @@ class CodeList:
     def find(self, mention: Mention) -> Candidates | None:
         """Returns the candidates of a mention; None where there are none."""
         key = make_key(mention.words)
+        if key not in self.keys:
+            key = self.joined.get("".join(mention.words), key)
         return self._exact(mention, key) if key in self.keys else self.find_near(mention)
 
     def _exact(self, mention: Mention, key: str) -> Candidates:
@@ -334,6 +338,34 @@ class Reranker:
             raise MedpipeError("MODEL_INVALID", path=path, reason=type(error).__name__) from error
 
 
+def look_up(
+    codes: CodeList, reranker: Reranker, text: str, written: str | None = None
+) -> tuple[Candidates, np.ndarray] | None:
+    """Returns the candidates of a mention and their probabilities. shape of the latter: (candidates,)
+
+    What the note says that an abbreviation stands for comes first; where nothing is called so with enough probability,
+    the terminology may know the abbreviation itself.
+
+    Args:
+        codes: the terms for the mention's label.
+        reranker: the weights.
+        text: the mention, abbreviations expanded.
+        written: as the note has it, if that is something else.
+    """
+    best = None
+    for reading in (text, written):
+        mention = make_mention(reading, written=written) if reading is not None else None
+        found = codes.find(mention) if mention is not None else None
+        if found is None or (best is not None and not found.exact):
+            continue
+        scores = reranker.probabilities(found).round(4)
+        if best is None or scores.max() >= reranker.threshold:
+            best = found, scores
+        if scores.max() >= reranker.threshold:
+            break
+    return best
+
+
 # --- mentions in, codes out -----------------------------------------------------------------
 
 
@@ -377,16 +409,15 @@ class Coder:
         return self.lists.get(label)
 
     def rank(self, text: str, label: str, *, written: str | None = None) -> list[Code]:
-        """Returns the candidates of a mention with their probabilities, the most probable first."""
+        """Returns the candidates of a mention with their probabilities, the most probable first; see ``code``."""
         codes = self.list_of(label)
-        mention = make_mention(text, written=written)
-        found = codes.find(mention) if codes is not None and mention is not None else None
+        found = look_up(codes, self.reranker, text, written) if codes is not None else None
         if codes is None or found is None:
             return []
-        scores = self.reranker.probabilities(found).round(4)
-        order = np.lexsort((np.arange(len(scores)), -scores))  # candidates come in an order of their own
-        best = [(*codes.codes[found.codes[place]], float(scores[place])) for place in order]
-        return [Code(system, code, score) for system, code, score in best]
+        candidates, scores = found
+        # Candidates come in an order of their own, which stays among equal ones.
+        ranked = sorted(zip(candidates.codes.tolist(), scores.tolist(), strict=True), key=lambda item: -item[1])
+        return [Code(codes.codes[code][0], codes.codes[code][1], score) for code, score in ranked]
 
     def code(self, text: str, label: str, *, written: str | None = None) -> Code | None:
         """Returns the code of a mention, or None where no code is probable enough.
