@@ -21,7 +21,7 @@ SENTENCE_END = re.compile(r"[.!?;:]\s|\n\s*\n|[()\[\]]")
 SHORT_FORM = re.compile(r"[^\W_][^\s]*(?:\s[^\s]+)?")
 LAST_WORD = re.compile(r"([^\W_][^\s(),;]*)\s*$")
 TOKEN = re.compile(r"[^\W_](?:[\w\-/+.]*[\w+])?")
-REACH = 400  # characters before a parenthesis in which the long form may lie
+REACH = 200  # characters before a parenthesis in which the long form may lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +101,19 @@ def _short_inside(text: str, match: re.Match[str], group: int) -> Definition | N
     short = short.strip()
     if not is_short_form(short):
         return None
-    before = text[max(0, match.start() - REACH) : match.start()]
-    cut = max((end.end() for end in SENTENCE_END.finditer(before)), default=0)
-    candidate = before[cut:].rstrip()
+    before = text[max(0, match.start() - REACH) : match.start()].rstrip()
     letters = sum(char.isalnum() for char in short)
-    words = list(re.finditer(r"\S+", candidate))[-min(letters + 5, letters * 2) :]
-    if not words:
-        return None
-    first = words[0].start()
-    place = match_long_form(short, candidate[first:])
+    most = min(letters + 5, letters * 2)
+    words = before.rsplit(maxsplit=most)
+    first = len(words[0]) if len(words) > most else 0  # where the last words begin, no more than the long form may have
+    cut = max((end.end() for end in SENTENCE_END.finditer(before, first)), default=first)
+    place = match_long_form(short, before[cut:])
     if place is None:
         return None
-    long = candidate[first + place :]
+    long = before[cut + place :]
     if not is_long_form(short, long):
         return None
-    return Definition(short, long, short_start, match.start() - len(before) + cut + first + place)
+    return Definition(short, long, short_start, max(0, match.start() - REACH) + cut + place)
 
 
 def _long_inside(text: str, match: re.Match[str], group: int) -> Definition | None:

@@ -171,7 +171,7 @@ class CodeList:
         codes = sorted(weights, key=lambda code: (-weights[code], self.codes[code]))[:CANDIDATES]
         length = len(mention.text)
         about = [
-            float(self.words[self.first[key]] == mention.words), float(len(mention.words) == 1), float(length <= 4),
+            float("".join(self.words[self.first[key]]) == "".join(mention.words)), float(len(mention.words) == 1), float(length <= 4),
             float(mention.capitals), float(mention.expanded),
         ]  # fmt: skip
         features = [[1.0, float(np.log(weights[code] / total)), *about] for code in codes]
@@ -446,7 +446,11 @@ class Coder:
             starts: their offsets.
             labels: of the mentions; those that are not CODED get None.
         """
-        wanted = [place for place, label in enumerate(labels) if label in self.lists or label in self.waiting]
+        wanted = [
+            place
+            for place, label in enumerate(labels)
+            if (label in self.lists or label in self.waiting) and len(mentions[place]) <= LONGEST
+        ]
         full = expand_mentions(text, [mentions[at] for at in wanted], [starts[at] for at in wanted])
         found: list[Code | None] = [None] * len(mentions)
         for place, expanded in zip(wanted, full, strict=True):
