@@ -171,8 +171,8 @@ class CodeList:
         codes = sorted(weights, key=lambda code: (-weights[code], self.codes[code]))[:CANDIDATES]
         length = len(mention.text)
         about = [
-            float("".join(self.words[self.first[key]]) == "".join(mention.words)), float(len(mention.words) == 1), float(length <= 4),
-            float(mention.capitals), float(mention.expanded),
+            float("".join(self.words[self.first[key]]) == "".join(mention.words)), float(len(mention.words) == 1),
+            float(length <= 4), float(mention.capitals), float(mention.expanded),
         ]  # fmt: skip
         features = [[1.0, float(np.log(weights[code] / total)), *about] for code in codes]
         return Candidates(np.array(codes), np.array(features), True)
