@@ -5,15 +5,21 @@ biomedical text", Pacific Symposium on Biocomputing: a short form stands in pare
 long form in parentheses behind the short one; the letters of the short form are found in the long one from right to
 left, the first of them at the beginning of a word.
 
-It sees definitions in parentheses only, and not those whose letters are not all in the long form (``Rx``).
+It sees definitions in parentheses only, and not those whose letters are not all in the long form (``Rx``). For a few
+dozen abbreviations that notes use without a definition, ``abbreviations.toml`` beside this module has one.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+COMMON_FILE = Path(__file__).parent / "abbreviations.toml"
 
 PARENTHESIS = re.compile(r"\(([^()\[\]\n]{2,120})\)|\[([^()\[\]\n]{2,120})\]")
 CUT = re.compile(r"[;,:]\s|\s[-\u2013=]\s")  # in a parenthesis, what follows is no part of the short form
@@ -132,27 +138,38 @@ def _long_inside(text: str, match: re.Match[str], group: int) -> Definition | No
     return Definition(short, long, match.start() - len(before) + word.start(1), long_start)
 
 
+@cache
+def common_abbreviations() -> dict[str, str]:
+    """Returns abbreviations that need no definition, and what they stand for: ``abbreviations.toml``."""
+    return tomllib.loads(COMMON_FILE.read_text(encoding="utf-8"))
+
+
 class Abbreviations:
-    """The definitions of one text, ready to expand its mentions."""
+    """What the abbreviations of one text stand for, ready to expand its mentions."""
 
     def __init__(self, text: str) -> None:
+        self.text = text
+        self.common: dict[str, str | None] = {}
         self.places: dict[str, list[int]] = {}
         self.longs: dict[str, list[str]] = {}
-        for definition in find_definitions(text):
+        for definition in find_definitions(text) if "(" in text or "[" in text else ():
             self.places.setdefault(definition.short, []).append(definition.start)
             self.longs.setdefault(definition.short, []).append(definition.long)
 
-    def __len__(self) -> int:
-        return len(self.places)
-
     def meaning(self, short: str, at: int) -> str | None:
-        """Returns what ``short`` stands for at an offset: by the last definition before, else the first one behind."""
-        if short not in self.places:
-            if not (short.endswith("s") and short[:-1] in self.places):  # CABGs
-                return None
-            short = short[:-1]
-        longs = self.longs[short]
-        return longs[max(0, bisect_right(self.places[short], at) - 1)]
+        """Returns what ``short`` stands for at an offset; None where nothing says so.
+
+        The last definition before the offset counts, else the first one behind; without one, what is common, unless
+        the text has the abbreviation in parentheses: then it defines it in a way that is not understood here.
+        """
+        for form in (short, short.removesuffix("s")):  # TIAs
+            if form in self.places:
+                return self.longs[form][max(0, bisect_right(self.places[form], at) - 1)]
+            if form in common_abbreviations():
+                if form not in self.common:
+                    self.common[form] = None if f"({form}" in self.text else common_abbreviations()[form]
+                return self.common[form]
+        return None
 
     def expand(self, mention: str, start: int) -> str:
         """Returns a mention with the abbreviations in it replaced by what they stand for.
@@ -161,21 +178,10 @@ class Abbreviations:
             mention: as written.
             start: its offset in the text.
         """
-        if not self.places:
-            return mention
-        parts: list[str] = []
-        cursor = 0
-        for token in TOKEN.finditer(mention):
-            long = self.meaning(token.group(), start + token.start())
-            if long is not None:
-                parts += [mention[cursor : token.start()], long]
-                cursor = token.end()
-        return "".join([*parts, mention[cursor:]])
+        return TOKEN.sub(lambda token: self.meaning(token.group(), start + token.start()) or token.group(), mention)
 
 
 def expand_mentions(text: str, mentions: Sequence[str], starts: Sequence[int]) -> list[str]:
-    """Returns the mentions of a text with the abbreviations that the text defines expanded."""
-    abbreviations = Abbreviations(text) if "(" in text or "[" in text else None
-    if not abbreviations:
-        return list(mentions)
+    """Returns the mentions of a text with the abbreviations in them replaced by what they stand for."""
+    abbreviations = Abbreviations(text)
     return [abbreviations.expand(mention, start) for mention, start in zip(mentions, starts, strict=True)]

@@ -343,8 +343,8 @@ def look_up(
 ) -> tuple[Candidates, np.ndarray] | None:
     """Returns the candidates of a mention and their probabilities. shape of the latter: (candidates,)
 
-    What the note says that an abbreviation stands for comes first; where nothing is called so with enough probability,
-    the terminology may know the abbreviation itself.
+    What an abbreviation stands for in the note comes first; where nothing is called so with enough probability, the
+    terminology may know the abbreviation itself.
 
     Args:
         codes: the terms for the mention's label.

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medpipe.tag.abbreviations import Abbreviations, expand_mentions, find_definitions, match_long_form
+from medpipe.tag.abbreviations import (
+    Abbreviations,
+    common_abbreviations,
+    expand_mentions,
+    find_definitions,
+    match_long_form,
+)
 
 DEFINED = [
     ("She has chronic kidney disease (CKD).", "CKD", "chronic kidney disease"),
@@ -73,7 +79,7 @@ def test_the_last_definition_before_a_mention_counts_else_the_first_behind() -> 
     assert abbreviations.meaning("MS", 0) == "mitral stenosis"
     assert abbreviations.meaning("MS", text.index("MS,")) == "mitral stenosis"
     assert abbreviations.meaning("MS", len(text) - 2) == "multiple sclerosis"
-    assert abbreviations.meaning("CKD", 5) is None
+    assert abbreviations.meaning("XKD", 5) is None
     assert abbreviations.meaning("ms", 5) is None
 
 
@@ -84,7 +90,20 @@ def test_a_mention_is_expanded_word_by_word() -> None:
     assert expand_mentions(text, mentions, starts) == [
         "chronic kidney disease stage 3", "chronic kidney disease", "pre-CKD", "kidney",
     ]  # fmt: skip
-    assert expand_mentions("CKD", ["CKD"], [0]) == ["CKD"]
+    assert expand_mentions("XKD", ["XKD"], [0]) == ["XKD"]
+
+
+def test_common_abbreviations_need_no_definition_but_yield_to_one() -> None:
+    assert expand_mentions("HTN, TIAs", ["HTN", "TIAs"], [0, 5]) == ["hypertension", "transient ischemic attack"]
+    assert expand_mentions("hereditary telangiectatic nodes (HTN)", ["HTN"], [0]) == ["hereditary telangiectatic nodes"]
+    assert expand_mentions("nodes of some kind (HTN)", ["HTN"], [0]) == ["HTN"]  # defined, but not understood
+    assert expand_mentions("htn", ["htn"], [0]) == ["htn"]
+
+
+def test_common_abbreviations_are_short_forms() -> None:
+    for short, long in common_abbreviations().items():
+        assert 2 <= len(short) <= 7 and " " not in short
+        assert len(long) > len(short) and long.strip() == long
 
 
 PIECES = [
