@@ -18,16 +18,16 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medpipe.errors import MedpipeError
-from medpipe.ids import hash_file
+from medpipe.ids import hash_file, make_id
 from medpipe.tag import terminology
-from medpipe.tag.abbreviations import PARENTHESIS, expand_mentions
+from medpipe.tag.abbreviations import COMMON_FILE, PARENTHESIS, expand_mentions
 from medpipe.tag.retrieval import TermIndex, word_grams
 from medpipe.tag.terminology import CODED, Terms
 from medpipe.tag.terms import make_key, normal_words
@@ -459,19 +459,19 @@ class Coder:
         return found
 
 
-@lru_cache(maxsize=4)
-def _hash_weights(path: Path) -> str:
-    return hash_file(str(path))
+@cache
+def _hash_data() -> str:
+    return make_id("codes", *(hash_file(str(path)) for path in (WEIGHTS_FILE, COMMON_FILE, terminology.INDEX_FILE)))
 
 
 def identify_codes(paths: Sequence[Path]) -> list[str]:
-    """Returns what decides the codes of a run: terminologies and weights; empty where there is no terminology.
+    """Returns what decides the codes of a run: terminologies, weights, lists; empty where there is no terminology.
 
     Raises:
         MedpipeError: INPUT_NOT_FOUND, INPUT_UNREADABLE.
     """
     found: list[str] = terminology.identify(paths)
-    return [*found, f"reranker {_hash_weights(WEIGHTS_FILE)}"] if found else []
+    return [*found, f"rules {_hash_data()}"] if found else []
 
 
 def code_mentions(

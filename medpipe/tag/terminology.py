@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -27,6 +28,7 @@ CODED = ("DISEASE", "SYMPTOM", "DRUG")  # labels whose mentions may have a code
 ICD_LABELS = ("DISEASE", "SYMPTOM")
 ICD_SYSTEM = "ICD-10-CM"
 ICD_PACKAGE = "simple-icd-10-cm"
+INDEX_FILE = Path(__file__).parent / "icd10cm.toml"
 
 MOST_ROWS = 3_000_000  # of one file; all of SNOMED CT has about 1.5 million English terms
 MOST_BYTES = 2 << 30
@@ -207,8 +209,11 @@ NO_NAME = re.compile(r"other\b(?! and unspecified| or unspecified)|(?:any )?cond
 ELSEWHERE = re.compile(
     r",?\s*(?:\bNEC\b|\bNOS\b|not elsewhere classified|not otherwise specified|classified elsewhere)", re.IGNORECASE
 )
-UNSPECIFIED = re.compile(r",\s*(?:of\s+)?unspecified[^,]*|^other (?:and|or) unspecified\s+", re.IGNORECASE)
+UNSPECIFIED = re.compile(
+    r",\s*(?:(?:of\s+)?unspecified[^,]*|[a-z]+ not specified)|^other (?:and|or) unspecified\s+", re.IGNORECASE
+)
 BRACKET = re.compile(r"\s*\[([^\]]*)\]")
+COORDINATED = re.compile(r"([^\W\d_]+) and ([^\W\d_]+)")
 PERSON = re.compile(r"\s*\w?|[A-Z][a-z'\u2019-]+(?:[- ][A-Z][a-z'\u2019]+)*")
 ROUND = re.compile(r"\s*\([^)]*\)")
 
@@ -234,7 +239,8 @@ def read_icd10cm(path: Path, terms: Terms) -> None:
     """Adds the diseases and symptoms of a tabular list (XML as the CDC publishes it) to ``terms``.
 
     A term that a code shares with one below it is the lower one's: ``J18`` and ``J18.9`` are both called "Pneumonia,
-    unspecified organism", and a code that is not cut short is what the guidelines ask for.
+    unspecified organism", and a code that is not cut short is what the guidelines ask for. Where the Alphabetic Index
+    has a name that the list lacks or gives to several codes (``icd10cm.toml``), the index decides.
 
     Raises:
         MedpipeError: TERMINOLOGY_INVALID where it cannot be read.
@@ -247,10 +253,12 @@ def read_icd10cm(path: Path, terms: Terms) -> None:
         raise MedpipeError("TERMINOLOGY_INVALID", path=path, reason=type(error).__name__) from error
     rows: dict[tuple[str, str], tuple[str, tuple[str, ...], float]] = {}  # (key, code) -> term, its words, weight
     by_key: dict[str, list[str]] = {}
+    codes = set()
     for entry in root.iter("diag"):
         code = (entry.findtext("name") or "").strip()
         if not code or EXTERNAL.match(code):
             continue
+        codes.add(code)
         described = entry.findtext("desc") or ""
         named = [note.text or "" for kind in ("inclusionTerm", "includes") for note in entry.iterfind(f"{kind}/note")]
         for number, text in enumerate([described, *named]):
@@ -260,6 +268,14 @@ def read_icd10cm(path: Path, terms: Terms) -> None:
                 if key and (key, code) not in rows:
                     rows[key, code] = variant, words, 1.0 if number else PREFERRED
                     by_key.setdefault(key, []).append(code)
+    for term, code in tomllib.loads(INDEX_FILE.read_text(encoding="utf-8")).items():
+        words = normal_words(term)
+        key = make_key(words)
+        if code in codes:
+            for one in by_key.get(key, ()):
+                del rows[key, one]
+            rows[key, code] = term, words, PREFERRED
+            by_key[key] = [code]
     for (key, code), (term, words, weight) in rows.items():
         if not any(one != code and one.startswith(code) for one in by_key[key]):
             terms.add(code, ICD_SYSTEM, term, ICD_LABELS, weight, words)
@@ -269,15 +285,25 @@ def icd_variants(text: str) -> list[str]:
     """Returns what a description or inclusion term of ICD-10-CM calls its code, each in plain words.
 
     Words in round brackets may be there or not (ICD-10-CM Official Guidelines, I.A.7), those in square brackets say the
-    same in another way; "unspecified" and its like add nothing. "Other …" and "conditions in …" name nothing, and a
-    single name in square brackets is that of a person.
+    same in another way, but a single name in them is that of a person; "A and B" means either (I.A.14), where both are
+    words by themselves; "unspecified" and its like add nothing. "Other …" and "conditions in …" name nothing.
     """
     text = " ".join(text.split())
     if not text or len(text) > LONGEST or NO_NAME.match(text):
         return []
     text = UNSPECIFIED.sub("", ELSEWHERE.sub("", text))
     bare = BRACKET.sub("", text)
-    found = [ROUND.sub("", bare), *(inside for inside in BRACKET.findall(text) if not PERSON.fullmatch(inside))]
+    found = [
+        ROUND.sub("", bare),
+        *_coordinated(bare),
+        *(inside for inside in BRACKET.findall(text) if not PERSON.fullmatch(inside)),
+    ]
     if "(" in bare:
         found.append(bare)
     return [variant.strip(" ,;:") for variant in dict.fromkeys(found) if variant.strip(" ,;:")]
+
+
+def _coordinated(text: str) -> tuple[str, ...]:
+    """Returns the two words of "syncope and collapse", nothing of any other text."""
+    match = COORDINATED.fullmatch(text)
+    return match.groups() if match else ()

@@ -33,7 +33,12 @@ SAME = {
     "tumor": ("neoplasm",),
 }  # fmt: skip
 BRITISH = (
-    (re.compile(r"(?<=.)ae(?=[a-z])|^[ao]e(?=[a-z]{3})|(?<=rrh)oe|(?<=[fc])oe(?=[tl])|oe(?=dem|soph)|(?<=am)oe"), "e"),
+    (
+        re.compile(
+            r"(?<=.)ae(?=[a-z])|^[ao]e(?=[a-z]{3})|(?<=rrh)oe|(?<=[fc])oe(?=[tl])|(?<=[^aeiou])oe(?=dem)|(?<=am)oe"
+        ),
+        "e",
+    ),
     (re.compile(r"(?<=[a-z]{3})our$"), "or"),
     (re.compile(r"sulph"), "sulf"),
     (re.compile(r"(?<=[a-z]{3})is(?=ation|ed$|ing$)"), "iz"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tomllib
 from pathlib import Path
 
 import pyarrow as pa
@@ -134,6 +135,9 @@ def test_identity_follows_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("Other and unspecified examplosis", ["examplosis"]),
         ("any condition in B00", []),
         ("Examplosis, not elsewhere classified", ["Examplosis"]),
+        ("Examplosis, site not specified", ["Examplosis"]),
+        ("Examplosis and collapse", ["Examplosis and collapse", "Examplosis", "collapse"]),
+        ("Acute and chronic examplosis", ["Acute and chronic examplosis"]),
         ("", []),
     ],
 )
@@ -167,6 +171,17 @@ def test_a_tabular_list(tmp_path: Path) -> None:
     assert set(terms.system) == {"ICD-10-CM"}
 
 
+def test_the_index_decides_where_the_list_has_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list.xml").write_text(TABULAR)
+    (tmp_path / "index.toml").write_text('"examplitis" = "A00.0"\n"sore throat" = "A00.9"\n"gone" = "A99"\n')
+    monkeypatch.setattr(terminology, "INDEX_FILE", tmp_path / "index.toml")
+    terms = Terms()
+    read_icd10cm(tmp_path / "list.xml", terms)
+    codes = list(zip(terms.term, terms.code, strict=True))
+    assert ("examplitis", "A00.0") in codes and ("sore throat", "A00.9") in codes
+    assert not {"Examplitis", "gone"} & set(terms.term)
+
+
 def test_a_broken_tabular_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.xml").write_text(TABULAR[:200])
     with pytest.raises(MedpipeError) as caught:
@@ -183,3 +198,5 @@ def test_the_code_set_of_the_package() -> None:
     codes = dict(zip(terms.term, terms.code, strict=True))
     assert len(terms) > 40_000
     assert (codes["Pneumonia"], codes["Essential hypertension"]) == ("J18.9", "I10")
+    index = tomllib.loads(terminology.INDEX_FILE.read_text())
+    assert {code for name, code in index.items() if codes.get(name) != code} == set()
