@@ -11,14 +11,14 @@ import typer.main
 from medpipe import cli
 
 PROMISED = {
-    "run": {"--out", "--date", "--format", "--device", "--json", "--quiet", "--show"},
-    "ingest": {"--warehouse", "--date", "--shard", "--format"},
-    "tag": {"--warehouse", "--date", "--shard", "--device"},
+    "run": {"--out", "--date", "--format", "--device", "--terminology", "--json", "--quiet", "--show"},
+    "ingest": {"--warehouse", "--date", "--shard", "--format", "--terminology"},
+    "tag": {"--warehouse", "--date", "--shard", "--device", "--terminology"},
     "relate": {"--warehouse", "--date", "--shard", "--device"},
     "summarize": {"--warehouse", "--date", "--shard", "--device"},
     "publish": {"--warehouse", "--date"},
     "train": {"--config", "--corpora", "--out", "--resume", "--device"},
-    "evaluate": {"--corpus", "--model", "--labels", "--device", "--json"},
+    "evaluate": {"--corpus", "--model", "--labels", "--terminology", "--device", "--json"},
     "bench": {"--notes", "--tokens", "--device", "--json"},
     "doctor": {"--warehouse", "--json"},
 }
@@ -53,6 +53,7 @@ def test_help_is_light() -> None:
         (["tag", "--shard", "3/2", "--date", "2026-01-01"], 3, "INPUT_EMPTY"),
         (["train", "poet", "--config", "x", "--corpora", ".", "--out", "."], 2, "SETTING_INVALID"),
         (["evaluate", "tagger", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
+        (["evaluate", "codes", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
         (["nonsense"], 2, "nonsense"),
     ],
 )

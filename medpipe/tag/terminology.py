@@ -22,6 +22,7 @@ from pathlib import Path
 
 from medpipe.errors import MedpipeError
 from medpipe.ids import hash_file
+from medpipe.tag.abbreviations import match_long_form
 from medpipe.tag.terms import LONGEST, make_key, normal_words
 
 CODED = ("DISEASE", "SYMPTOM", "DRUG")  # labels whose mentions may have a code
@@ -285,8 +286,9 @@ def icd_variants(text: str) -> list[str]:
     """Returns what a description or inclusion term of ICD-10-CM calls its code, each in plain words.
 
     Words in round brackets may be there or not (ICD-10-CM Official Guidelines, I.A.7), those in square brackets say the
-    same in another way, but a single name in them is that of a person; "A and B" means either (I.A.14), where both are
-    words by themselves; "unspecified" and its like add nothing. "Other …" and "conditions in …" name nothing.
+    same in another way, but a single name in them is that of a person, and letters that the words do not have stand for
+    something else; "A and B" means either (I.A.14), where both are words by themselves; "unspecified" and its like add
+    nothing. "Other …" and "conditions in …" name nothing.
     """
     text = " ".join(text.split())
     if not text or len(text) > LONGEST or NO_NAME.match(text):
@@ -296,11 +298,18 @@ def icd_variants(text: str) -> list[str]:
     found = [
         ROUND.sub("", bare),
         *_coordinated(bare),
-        *(inside for inside in BRACKET.findall(text) if not PERSON.fullmatch(inside)),
+        *(inside for inside in BRACKET.findall(text) if _is_name(inside, bare)),
     ]
     if "(" in bare:
         found.append(bare)
     return [variant.strip(" ,;:") for variant in dict.fromkeys(found) if variant.strip(" ,;:")]
+
+
+def _is_name(inside: str, before: str) -> bool:
+    """Returns whether what square brackets hold is a name: no person, and no letters that the words do not have."""
+    if inside.isupper() and len(inside.split()) == 1:
+        return match_long_form(inside, before) is not None
+    return PERSON.fullmatch(inside) is None
 
 
 def _coordinated(text: str) -> tuple[str, ...]:

@@ -129,6 +129,7 @@ def test_identity_follows_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("Essential (primary) examplosis", ["Essential examplosis", "Essential (primary) examplosis"]),
         ("Great examplosis syndrome [GES] NOS", ["Great examplosis syndrome", "GES"]),
         ("Examplosis [Miller]", ["Examplosis"]),
+        ("Exampline disorders [XYZ]", ["Exampline disorders"]),
         ("Examplosis [chickenpox]", ["Examplosis", "chickenpox"]),
         ("Other examplosis", []),
         ("Other specified examplosis", []),
