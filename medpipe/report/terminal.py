@@ -93,7 +93,8 @@ def code_of(entity: Mapping[str, Any]) -> str:
     """Returns an entity's code as a person reads it: system, code, probability; empty where it has none."""
     if entity.get("code") is None:
         return ""
-    return one_line(f"{entity['code_system']} {entity['code']} {entity['code_score']:.2f}")
+    score = min(entity["code_score"], 0.99)  # nothing is certain
+    return one_line(f"{entity['code_system']} {entity['code']} {score:.2f}")
 
 
 def relation_lines(note: Note) -> Group:
