@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +237,14 @@ class CodeList:
         return 1 - sum(lost), max(lost, default=0.0)
 
 
+@lru_cache(maxsize=1)
+def load_icd10cm(path: Path) -> CodeList:
+    """Returns the terms of a tabular list; a process reads it once."""
+    terms = Terms()
+    terminology.read_icd10cm(path, terms)
+    return CodeList(terms, range(len(terms)))
+
+
 def make_lists(terms: Terms) -> dict[str, CodeList]:
     """Returns the terms for the mentions of each label; labels with the same terms share a list, but for drugs."""
     lists: dict[str, CodeList] = {}
@@ -402,9 +410,7 @@ class Coder:
     def list_of(self, label: str) -> CodeList | None:
         """Returns the terms for mentions of a label; None where there are none."""
         if label in self.waiting and self.icd10cm is not None:
-            terms = Terms()
-            terminology.read_icd10cm(self.icd10cm, terms)
-            self.lists |= dict.fromkeys(self.waiting, CodeList(terms, range(len(terms))))
+            self.lists |= dict.fromkeys(self.waiting, load_icd10cm(self.icd10cm))
             self.waiting = []
         return self.lists.get(label)
 

@@ -246,23 +246,12 @@ def read_icd10cm(path: Path, terms: Terms) -> None:
     Raises:
         MedpipeError: TERMINOLOGY_INVALID where it cannot be read.
     """
-    from xml.etree import ElementTree
-
-    try:
-        root = ElementTree.parse(path).getroot()  # noqa: S314 - a file of an installed package, not of an input
-    except (OSError, ElementTree.ParseError) as error:
-        raise MedpipeError("TERMINOLOGY_INVALID", path=path, reason=type(error).__name__) from error
     rows: dict[tuple[str, str], tuple[str, tuple[str, ...], float]] = {}  # (key, code) -> term, its words, weight
     by_key: dict[str, list[str]] = {}
     codes = set()
-    for entry in root.iter("diag"):
-        code = (entry.findtext("name") or "").strip()
-        if not code or EXTERNAL.match(code):
-            continue
+    for code, names in _read_tabular(path):
         codes.add(code)
-        described = entry.findtext("desc") or ""
-        named = [note.text or "" for kind in ("inclusionTerm", "includes") for note in entry.iterfind(f"{kind}/note")]
-        for number, text in enumerate([described, *named]):
+        for number, text in enumerate(names):
             for variant in icd_variants(text):
                 words = normal_words(variant)
                 key = make_key(words)
@@ -280,6 +269,25 @@ def read_icd10cm(path: Path, terms: Terms) -> None:
     for (key, code), (term, words, weight) in rows.items():
         if not any(one != code and one.startswith(code) for one in by_key[key]):
             terms.add(code, ICD_SYSTEM, term, ICD_LABELS, weight, words)
+
+
+def _read_tabular(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yields each code with its description and its inclusion terms, a code after those below it."""
+    from xml.etree import ElementTree
+
+    try:
+        # A file of an installed package, not of an input.
+        for _, entry in ElementTree.iterparse(path):  # noqa: S314
+            if entry.tag == "diag":
+                code = (entry.findtext("name") or "").strip()
+                notes = [
+                    note.text or "" for kind in ("inclusionTerm", "includes") for note in entry.iterfind(f"{kind}/note")
+                ]
+                if code and not EXTERNAL.match(code):
+                    yield code, [entry.findtext("desc") or "", *notes]
+                entry.clear()  # what is read need not stay in memory
+    except (OSError, ElementTree.ParseError) as error:
+        raise MedpipeError("TERMINOLOGY_INVALID", path=path, reason=type(error).__name__) from error
 
 
 def icd_variants(text: str) -> list[str]:
