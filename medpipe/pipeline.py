@@ -217,8 +217,8 @@ def run_stage(
         worker = load_stage(stage, settings)
         if str(worker.model) != night["fingerprint"]["models"][stage]:
             raise MedpipeError("MODEL_CHANGED", stage=stage)
-        codes = identify_codes(as_paths(settings.terminology))
-        if stage == "tag" and codes != night["fingerprint"]["settings"]["codes"]:
+        codes = night["fingerprint"]["settings"]["codes"]
+        if stage == "tag" and identify_codes(as_paths(settings.terminology)) != codes:
             raise MedpipeError("MODEL_CHANGED", stage="tag (its terminology)")
     for number, chunk in enumerate(chunks, 1):
         if chunk in waiting:

@@ -13,7 +13,8 @@ from functools import lru_cache
 import numpy as np
 
 SIZES = (3, 4)  # characters of an n-gram, with the borders of the word
-LEAST = 0.5  # terms with a lower cosine are not near
+LEAST = 0.65  # terms with a lower cosine are not near: none of them would be probable enough
+SLACK = 1e-4  # more than what sums of float32 are wrong by
 DIGITS = 5  # of a cosine that count: sums of float32
 
 
@@ -57,7 +58,7 @@ class TermIndex:
         self.start = np.concatenate([[0], np.cumsum(frequency)])
 
     def vector(self, query: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the n-grams of a query that any term has, in the order of their numbers, and their weights.
+        """Returns the n-grams of a query that any term has, the rarest first, and their weights.
 
         The weights are those of a vector of length one of which the n-grams that no term has are left out.
         """
@@ -69,7 +70,9 @@ class TermIndex:
         strange = sum(times**2 for gram, times in counts.items() if gram not in self.numbers) * self.unknown**2
         if not known:
             return np.zeros(0, np.int64), np.zeros(0)
-        gram, times = np.array(sorted(known), dtype=np.int64).T
+        gram, times = np.array(known, dtype=np.int64).T
+        order = np.lexsort((gram, -self.idf[gram]))
+        gram, times = gram[order], times[order]
         weight = times * self.idf[gram]
         return gram, weight / np.sqrt(strange + (weight**2).sum())
 
@@ -84,8 +87,14 @@ class TermIndex:
         Returns:
             Numbers of terms and their cosines. shape: (found,), int64 and float64.
         """
+        grams, weights = self.vector(query)
+        # What the n-grams from each place on can add to any cosine, by the inequality of Cauchy and Schwarz.
+        rest = np.sqrt(np.cumsum((weights**2)[::-1])[::-1])
+        check = int((rest >= least / 2).sum())  # most is known by then, and the common n-grams are still to come
         cosine = np.zeros(self.size, np.float32)
-        for gram, weight in zip(*(part.tolist() for part in self.vector(query)), strict=True):
+        for place, (gram, weight) in enumerate(zip(grams.tolist(), weights.tolist(), strict=True)):
+            if place == check and float(cosine.max(initial=0)) + float(rest[place]) < least - SLACK:
+                return np.zeros(0, np.int64), np.zeros(0)
             part = slice(self.start[gram], self.start[gram + 1])
             cosine[self.owners[part]] += self.weights[part] * np.float32(weight)  # a term has an n-gram once
         found = np.flatnonzero(cosine >= least)

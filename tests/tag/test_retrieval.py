@@ -40,16 +40,16 @@ def all_cosines(terms: list[tuple[str, ...]], query: tuple[str, ...]) -> list[fl
 
 
 @settings(deadline=None)
-@given(TERMS, st.lists(st.sampled_from([*WORDS, "unseen"]), max_size=4).map(tuple), st.integers(1, 6))
+@given(TERMS, st.lists(st.sampled_from([*WORDS, "unseen"]), max_size=4).map(tuple), st.integers(1, 6), st.sampled_from([0.1, 0.4, LEAST, 0.9]))
 def test_the_nearest_are_those_of_an_exhaustive_search(
-    terms: list[tuple[str, ...]], query: tuple[str, ...], most: int
+    terms: list[tuple[str, ...]], query: tuple[str, ...], most: int, least: float
 ) -> None:
-    found, cosines = TermIndex(terms).search(query, most)
+    found, cosines = TermIndex(terms).search(query, most, least=least)
     wanted = all_cosines(terms, query)
     assert np.allclose(cosines, [wanted[term] for term in found], atol=2e-5)
-    assert (cosines >= LEAST - 10.0**-DIGITS).all()
+    assert (cosines >= least - 10.0**-DIGITS).all()
     assert (np.diff(cosines) <= 0).all()
-    near = [cosine for cosine in wanted if cosine >= LEAST + 2e-5]
+    near = [cosine for cosine in wanted if cosine >= least + 2e-5]
     assert len(found) >= min(most, len(near))
     if len(found) == most and most < len(near):
         assert cosines[-1] >= sorted(near)[-most] - 2e-5
