@@ -30,7 +30,7 @@ KEPT_WORDS = 100_000
 
 
 class Tagger:
-    """Finds nested entities in documents and says what they assert.
+    """Finds nested entities in documents and says what they assert and, given a coder, which codes they have.
 
     Labels are the model's (``config.json``). An entity lies within one sentence; a discontinuous one is found as
     its outer extent, if at all; entities of one label nest or overlap at most two deep.

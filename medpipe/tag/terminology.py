@@ -211,7 +211,9 @@ ELSEWHERE = re.compile(
     r",?\s*(?:\bNEC\b|\bNOS\b|not elsewhere classified|not otherwise specified|classified elsewhere)", re.IGNORECASE
 )
 UNSPECIFIED = re.compile(
-    r",\s*(?:(?:of\s+)?unspecified[^,]*|[a-z]+ not specified)|^other (?:and|or) unspecified\s+", re.IGNORECASE
+    r",\s*(?:(?:of\s+)?unspecified(?:\s+(?!with|due|in\b)\w+)*|[a-z]+ not specified)(?=,|$)"
+    r"|^other (?:and|or) unspecified\s+",
+    re.IGNORECASE,
 )
 BRACKET = re.compile(r"\s*\[([^\]]*)\]")
 COORDINATED = re.compile(r"([^\W\d_]+) and ([^\W\d_]+)")

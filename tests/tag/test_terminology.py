@@ -137,6 +137,8 @@ def test_identity_follows_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("any condition in B00", []),
         ("Examplosis, not elsewhere classified", ["Examplosis"]),
         ("Examplosis, site not specified", ["Examplosis"]),
+        ("Examplosis, of unspecified toe, left", ["Examplosis, left"]),
+        ("Exampline abuse, unspecified with withdrawal", ["Exampline abuse, unspecified with withdrawal"]),
         ("Examplosis and collapse", ["Examplosis and collapse", "Examplosis", "collapse"]),
         ("Acute and chronic examplosis", ["Acute and chronic examplosis"]),
         ("", []),
