@@ -46,6 +46,11 @@ RUN_JSON = "medpipe.run/1"  # name and major version of the JSON that `medpipe r
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DateOption = Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; today (UTC) if not given.")]
 WarehouseOption = Annotated[Path | None, typer.Option("--warehouse", help="Where the tables lie.")]
+ShardOption = Annotated[str | None, typer.Option(help="I/N: shard I of N (from 1); all if not given.")]
+TerminologyOption = Annotated[
+    list[Path] | None,
+    typer.Option("--terminology", help="File with codes for mentions: code, system, term; repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
 MappingOption = Annotated[
     Path | None, typer.Option("--mapping", help="TOML file that says which columns of tables are what.")
@@ -130,6 +135,7 @@ def run(
     date_column: DateColumn = None,
     type_column: TypeColumn = None,
     device: DeviceOption = None,
+    terminology: TerminologyOption = None,
     show: Annotated[int, typer.Option(min=0, help="How many notes to print.")] = 10,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -149,6 +155,7 @@ def run(
         encounter_column=encounter_column,
         date_column=date_column,
         type_column=type_column,
+        terminology=as_files(terminology),
     )
     partition = parse_date(date)
     console = stderr_console()
@@ -184,8 +191,12 @@ def ingest(
     encounter_column: EncounterColumn = None,
     date_column: DateColumn = None,
     type_column: TypeColumn = None,
+    terminology: TerminologyOption = None,
 ) -> None:
-    """Plans a partition and reads its sources into the work area (stage 1)."""
+    """Plans a partition and reads its sources into the work area (stage 1).
+
+    The plan holds what decides the rows of all stages: what --terminology names here, `medpipe tag` must name too.
+    """
     from medpipe import pipeline
 
     settings = load_settings(
@@ -198,6 +209,7 @@ def ingest(
         encounter_column=encounter_column,
         date_column=date_column,
         type_column=type_column,
+        terminology=as_files(terminology),
     )
     partition = parse_date(date)
     number, count = parse_shard(shard)
@@ -213,17 +225,35 @@ def stage_command(stage: str, help_text: str) -> None:
     def command(
         warehouse: WarehouseOption = None,
         date: DateOption = None,
-        shard: Annotated[str | None, typer.Option(help="I/N: shard I of N (from 1); all if not given.")] = None,
+        shard: ShardOption = None,
         device: DeviceOption = None,
     ) -> None:
-        from medpipe import pipeline
-
-        settings = load_settings(warehouse=warehouse, device=device)
-        work = pipeline.find_work(settings, parse_date(date))
-        print_counts(run_shards(stage, work, parse_shard(shard)[0], settings))
+        run_one_stage(stage, warehouse, date, shard, device)
 
 
-stage_command("tag", "Finds the entities of what was ingested (stage 2).")
+def run_one_stage(
+    stage: str, warehouse: Path | None, date: str | None, shard: str | None, device: str | None, **flags: Any
+) -> None:
+    """Runs a stage over the work area of a partition and prints its counts."""
+    from medpipe import pipeline
+
+    settings = load_settings(warehouse=warehouse, device=device, **flags)
+    work = pipeline.find_work(settings, parse_date(date))
+    print_counts(run_shards(stage, work, parse_shard(shard)[0], settings))
+
+
+@app.command()
+def tag(
+    warehouse: WarehouseOption = None,
+    date: DateOption = None,
+    shard: ShardOption = None,
+    device: DeviceOption = None,
+    terminology: TerminologyOption = None,
+) -> None:
+    """Finds the entities of what was ingested (stage 2)."""
+    run_one_stage("tag", warehouse, date, shard, device, terminology=as_files(terminology))
+
+
 stage_command("relate", "Finds the relations of what was tagged (stage 3).")
 stage_command("summarize", "Summarizes what was tagged and related (stage 4).")
 
@@ -280,19 +310,27 @@ def train(
 
 @app.command()
 def evaluate(
-    model_kind: Annotated[str, typer.Argument(metavar="KIND", help="tagger, assertion, relations or summarizer.")],
+    model_kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="tagger, assertion, codes, relations or summarizer.")
+    ],
     corpus: Annotated[Path, typer.Option(help="Annotated JSON lines; see README, Train.")],
     model: Annotated[str | None, typer.Option(help="Name of a shipped model, or a folder.")] = None,
     labels: Annotated[Path | None, typer.Option(help="TOML map from the corpus's labels to the model's.")] = None,
+    terminology: Annotated[
+        list[Path] | None,
+        typer.Option("--terminology", help="For codes: a terminology, or JSON lines whose mentions are its terms."),
+    ] = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Scores a model on a corpus: exact spans, relations with gold and predicted entities, ROUGE."""
+    """Scores a model on a corpus: exact spans, codes, relations with gold and predicted entities, ROUGE."""
     from medpipe.evaluate import run as scores
 
     check_choice("kind", model_kind, tuple(scores.EVALUATIONS))
-    settings = load_settings(device=device)
-    figures = scores.evaluate(model_kind, corpus, model=model, labels=labels, device=settings.device)
+    settings = load_settings(device=device, terminology=as_files(terminology))
+    figures = scores.evaluate(
+        model_kind, corpus, model=model, labels=labels, device=settings.device, terminology=settings.terminology
+    )
     if as_json:
         print(json.dumps(figures))
     else:
@@ -418,6 +456,11 @@ def parse_date(value: str | None) -> str:
 
 def _bad_date(value: str) -> str:
     raise MedpipeError("DATE_INVALID", value=value)
+
+
+def as_files(paths: list[Path] | None) -> tuple[Path, ...] | None:
+    """Returns the files of a repeatable option; None where it was not given."""
+    return tuple(paths) if paths else None
 
 
 def parse_shard(value: str | None) -> tuple[int | None, int]:

@@ -115,6 +115,10 @@ CODES: dict[str, Code] = {
     "MODEL_INVALID": Code(
         "The model at {path} cannot be loaded: {reason}.", "Train it again, or install medpipe again.", EXIT_ENVIRONMENT
     ),
+    "TERMINOLOGY_INVALID": Code(
+        "{path} is no terminology: {reason}.",
+        "Give CSV, TSV or Parquet with the columns code, system and term; see README, Codes.",
+    ),
     "CONTRACT_UNKNOWN": Code("There is no contract {name}.", "`medpipe schema list` lists them.", EXIT_USAGE),
     "CONTRACT_BROKEN": Code(
         "{table} breaks its contract: {reason}.", "Nothing was published; see the check's report.", EXIT_CONTRACT

@@ -40,6 +40,8 @@ from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.settings import STAGES, Settings
+from medpipe.tag.codes import Coder, identify_codes
+from medpipe.tag.terminology import as_paths, find_icd10cm
 from medpipe.weights import find_model, identify
 
 # What a stage reads of a chunk, and the table that it writes.
@@ -163,6 +165,7 @@ def make_fingerprint(settings: Settings) -> dict[str, Any]:
         "max_file_bytes": settings.max_file_bytes,
         "languages": list(settings.languages),
         "min_relation_score": settings.min_relation_score,
+        "codes": identify_codes(as_paths(settings.terminology)),
     }
     mapping = table_mapping(settings)
     if mapping is not None:
@@ -262,6 +265,9 @@ def run_stage(
         worker = load_stage(stage, settings)
         if str(worker.model) != night["fingerprint"]["models"][stage]:
             raise MedpipeError("MODEL_CHANGED", stage=stage)
+        codes = night["fingerprint"]["settings"]["codes"]
+        if stage == "tag" and identify_codes(as_paths(settings.terminology)) != codes:
+            raise MedpipeError("MODEL_CHANGED", stage="tag (its terminology)")
     for number, chunk in enumerate(chunks, 1):
         if chunk in waiting:
             _run_chunk(worker, chunk, stage, run_id)
@@ -283,7 +289,8 @@ def load_stage(stage: str, settings: Settings) -> Stage:
     if stage == "tag":
         from medpipe.tag.stage import Tagger
 
-        return Tagger.load(settings.tagger, device=device, token_budget=budget)
+        coder = Coder.load(as_paths(settings.terminology), icd10cm=find_icd10cm())
+        return Tagger.load(settings.tagger, device=device, token_budget=budget, coder=coder)
     if stage == "relate":
         from medpipe.relate.stage import Relater
 

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     summarizer: str = Field("summarizer", description="Name of a shipped model, or a folder.")
     min_relation_score: float | None = Field(None, ge=0, le=1, description="None: the model's own threshold.")
 
+    terminology: tuple[Path, ...] | Path = Field(
+        (), description="Files with codes for mentions (code, system, term); ICD-10-CM is used if it is installed."
+    )
+
     max_note_chars: int = Field(5_000_000, gt=0, description="A longer note goes to quarantine.")
     max_file_bytes: int = Field(
         256 << 20, gt=0, description="A larger file that has to be read whole (JSON, XML, PDF) goes to quarantine."

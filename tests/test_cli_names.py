@@ -14,14 +14,14 @@ COLUMNS = {
     "--mapping", "--text-column", "--id-column", "--patient-column", "--encounter-column", "--date-column", "--type-column",
 }  # fmt: skip
 PROMISED = {
-    "run": {"--out", "--date", "--format", "--device", "--json", "--quiet", "--show", *COLUMNS},
-    "ingest": {"--warehouse", "--date", "--shard", "--format", *COLUMNS},
-    "tag": {"--warehouse", "--date", "--shard", "--device"},
+    "run": {"--out", "--date", "--format", "--device", "--json", "--quiet", "--show", "--terminology", *COLUMNS},
+    "ingest": {"--warehouse", "--date", "--shard", "--format", "--terminology", *COLUMNS},
+    "tag": {"--warehouse", "--date", "--shard", "--device", "--terminology"},
     "relate": {"--warehouse", "--date", "--shard", "--device"},
     "summarize": {"--warehouse", "--date", "--shard", "--device"},
     "publish": {"--warehouse", "--date"},
     "train": {"--config", "--corpora", "--out", "--resume", "--device"},
-    "evaluate": {"--corpus", "--model", "--labels", "--device", "--json"},
+    "evaluate": {"--corpus", "--model", "--labels", "--terminology", "--device", "--json"},
     "bench": {"--notes", "--tokens", "--device", "--json"},
     "doctor": {"--warehouse", "--json"},
 }
@@ -56,6 +56,7 @@ def test_help_is_light() -> None:
         (["tag", "--shard", "3/2", "--date", "2026-01-01"], 3, "INPUT_EMPTY"),
         (["train", "poet", "--config", "x", "--corpora", ".", "--out", "."], 2, "SETTING_INVALID"),
         (["evaluate", "tagger", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
+        (["evaluate", "codes", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
         (["nonsense"], 2, "nonsense"),
     ],
 )

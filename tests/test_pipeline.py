@@ -243,6 +243,29 @@ def test_a_model_that_changes_during_the_night_stops_it(
     assert caught.value.code == "MODEL_CHANGED"
 
 
+def test_rows_are_made_again_where_the_terminology_changes(
+    tmp_path: Path, folder: Path, fakes: dict[str, ModelId]
+) -> None:
+    terminology = tmp_path / "terms.csv"
+    terminology.write_text("code,system,term\nA,B,cough\n")
+    plain = settings_of(tmp_path)
+    settings = plain.model_copy(update={"terminology": (terminology,)})
+    pipeline.run(plain, DAY, [str(folder)])
+    assert pipeline.plan(plain, DAY, [str(folder)])["shards"] == []
+    assert pipeline.plan(settings, DAY, [str(folder)])["shards"] != []
+    pipeline.run(settings, DAY, [str(folder)])
+    assert pipeline.plan(settings, DAY, [str(folder)])["shards"] == []
+    night = pipeline.plan(plain, DAY, [str(folder)])
+    pipeline.run_stage("ingest", night["work"], 0, plain)
+    with pytest.raises(MedpipeError, match="its terminology"):
+        pipeline.run_stage("tag", night["work"], 0, settings)
+    terminology.write_text("code,system,term\nA,B,fever\n")
+    assert pipeline.plan(settings, DAY, [str(folder)])["shards"] != []
+    terminology.unlink()
+    with pytest.raises(MedpipeError, match="INPUT_NOT_FOUND"):
+        pipeline.plan(settings, DAY, [str(folder)])
+
+
 def test_two_inputs_on_one_day_stand_side_by_side(tmp_path: Path, folder: Path) -> None:
     settings = settings_of(tmp_path)
     pipeline.run(settings, DAY, [str(folder / "a.ndjson")])

@@ -34,3 +34,16 @@ def test_wrong_setting_is_named(content: str, name: str, tmp_path: Path, monkeyp
     assert caught.value.code == "SETTING_INVALID"
     assert caught.value.exit_code == 2
     assert name in str(caught.value)
+
+
+def test_terminology_is_one_file_or_several(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert load_settings().terminology == ()
+    assert load_settings(terminology=(Path("a.csv"), Path("b.tsv"))).terminology == (Path("a.csv"), Path("b.tsv"))
+    monkeypatch.setenv("MEDPIPE_TERMINOLOGY", "a.csv")
+    assert load_settings().terminology == Path("a.csv")
+    monkeypatch.setenv("MEDPIPE_TERMINOLOGY", '["a.csv", "b.tsv"]')
+    assert load_settings().terminology == (Path("a.csv"), Path("b.tsv"))
+    (tmp_path / "medpipe.toml").write_text('terminology = ["c.csv"]')
+    monkeypatch.delenv("MEDPIPE_TERMINOLOGY")
+    monkeypatch.setenv("MEDPIPE_CONFIG", str(tmp_path / "medpipe.toml"))
+    assert load_settings().terminology == (Path("c.csv"),)

@@ -10,18 +10,29 @@ from typing import Any
 EVALUATIONS = {
     "tagger": ("spans", "evaluate_tagger"),
     "assertion": ("assertion", "evaluate_assertion"),
+    "codes": ("codes", "evaluate_codes"),
     "relations": ("relations", "evaluate_relations"),
     "summarizer": ("summaries", "evaluate_summarizer"),
 }
 
 
-def evaluate(kind: str, corpus: Path, *, model: str | None, labels: Path | None, device: str) -> dict[str, Any]:
+def evaluate(
+    kind: str,
+    corpus: Path,
+    *,
+    model: str | None,
+    labels: Path | None,
+    device: str,
+    terminology: tuple[Path, ...] | Path = (),
+) -> dict[str, Any]:
     """Returns the scores of a model on a corpus, as fractions of one; ``model`` None is the shipped one."""
     module, function = EVALUATIONS[kind]
-    options: dict[str, Any] = {"device": device} if kind != "assertion" else {}
+    options: dict[str, Any] = {"device": device} if kind not in ("assertion", "codes") else {}
+    if kind == "codes":
+        options["terminology"] = terminology
     if model is not None:
         options["model"] = model
-    if labels is not None and kind in ("tagger", "relations"):
+    if labels is not None and kind in ("tagger", "codes", "relations"):
         options["labels"] = labels
     scores: dict[str, Any] = getattr(import_module(f"medpipe.evaluate.{module}"), function)(corpus, **options)
     return scores

@@ -17,7 +17,12 @@ from medpipe.settings import Settings
 from medpipe.weights import MODELS, WEIGHTS_FILE, find_model, identify
 
 PACKAGES = ("torch", "pytorch-crf", "torch-geometric", "pyarrow", "pandas", "numpy", "safetensors")
-OPTIONAL = {"apache-airflow": "airflow", "rouge-score": "evaluate", "duckdb": "dev"}  # package -> extra
+OPTIONAL = {
+    "apache-airflow": "airflow",
+    "rouge-score": "evaluate",
+    "simple-icd-10-cm": "codes",
+    "duckdb": "dev",
+}  # package -> extra
 
 
 def examine(settings: Settings) -> dict[str, Any]:

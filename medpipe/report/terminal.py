@@ -66,15 +66,18 @@ def entity_tree(note: Note) -> Tree:
 
     def shape(entity: dict[str, Any]) -> tuple[Any, ...]:
         nested = tuple(shape(child) for child in children.get(entity["entity_id"], []))
-        return entity["label"], one_line(entity["text"]), tuple(name for name in ASSERTIONS if entity[name]), nested
+        asserted = tuple(name for name in ASSERTIONS if entity[name])
+        return entity["label"], one_line(entity["text"]), asserted, code_of(entity), nested
 
     def add(branch: Tree, one: tuple[Any, ...], times: int) -> None:
-        label, text, assertions, nested = one
+        label, text, assertions, code, nested = one
         line = Text()
         line.append(f"{label:<10}", style=STYLES.get(label, ""))
         line.append(text, style="strike" if "negated" in assertions else "")
         if assertions:
             line.append("  " + ", ".join(assertions), style="italic red" if "negated" in assertions else "italic")
+        if code:
+            line.append(f"  {code}", style="dim")
         if times > 1:
             line.append(f"  ×{times}", style="dim")
         below = branch.add(line)
@@ -84,6 +87,14 @@ def entity_tree(note: Note) -> Tree:
     for one, times in Counter(shape(entity) for entity in children.get(None, [])).items():
         add(tree, one, times)
     return tree
+
+
+def code_of(entity: Mapping[str, Any]) -> str:
+    """Returns an entity's code as a person reads it: system, code, probability; empty where it has none."""
+    if entity.get("code") is None:
+        return ""
+    score = min(entity["code_score"], 0.99)  # nothing is certain
+    return one_line(f"{entity['code_system']} {entity['code']} {score:.2f}")
 
 
 def relation_lines(note: Note) -> Group:

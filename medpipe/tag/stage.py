@@ -17,6 +17,7 @@ from medpipe.ids import make_id
 from medpipe.lake import contracts
 from medpipe.records import ASSERTIONS, ModelId, Reject, StageOutput
 from medpipe.tag.assertion import Assertion
+from medpipe.tag.codes import Coder, code_columns, code_mentions
 from medpipe.tag.decode import Spans, calibrate, decode_rows, drop_headings, find_sections, nest, sort_spans
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
 from medpipe.text.batches import bucket_batches
@@ -30,7 +31,7 @@ KEPT_WORDS = 100_000
 
 
 class Tagger:
-    """Finds nested entities in documents and says what they assert.
+    """Finds nested entities in documents and says what they assert and, given a coder, which codes they have.
 
     Labels are the model's (``config.json``). An entity lies within one sentence; a discontinuous one is found as
     its outer extent, if at all; entities of one label nest or overlap at most two deep.
@@ -41,7 +42,14 @@ class Tagger:
     name = "tag"
 
     def __init__(
-        self, network: TaggerNetwork, config: dict[str, Any], model: ModelId, *, device: torch.device, token_budget: int
+        self,
+        network: TaggerNetwork,
+        config: dict[str, Any],
+        model: ModelId,
+        *,
+        device: torch.device,
+        token_budget: int,
+        coder: Coder | None = None,
     ) -> None:
         self.network = network.to(device).eval()
         self.model = model
@@ -50,12 +58,20 @@ class Tagger:
         self.labels: tuple[str, ...] = tuple(config["labels"])
         self.calibration: tuple[float, float] = tuple(config["calibration"])
         self.assertion = Assertion.load()
+        self.coder = coder
         self.table = WordTable(network.config.buckets)
         self.vectors = torch.zeros(0, 2 * network.config.width, device=device)
 
     @classmethod
-    def load(cls, model: str | Path = "tagger", *, device: str = "auto", token_budget: int = 8192) -> Tagger:
-        """Loads a shipped model by name, or one from a folder.
+    def load(
+        cls,
+        model: str | Path = "tagger",
+        *,
+        device: str = "auto",
+        token_budget: int = 8192,
+        coder: Coder | None = None,
+    ) -> Tagger:
+        """Loads a shipped model by name, or one from a folder; without ``coder``, no mention gets a code.
 
         Raises:
             MedpipeError: MODEL_NOT_FOUND, MODEL_INVALID, DEVICE_UNAVAILABLE.
@@ -71,7 +87,7 @@ class Tagger:
             )
             network.load_state_dict(load_weights(folder))
             network.constrain()
-            return cls(network, config, identify(folder), device=where, token_budget=token_budget)
+            return cls(network, config, identify(folder), device=where, token_budget=token_budget, coder=coder)
         except (KeyError, TypeError, RuntimeError) as error:
             raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
 
@@ -128,6 +144,7 @@ class Tagger:
             [section_names[part] for part in parts],
         )
         flags = np.concatenate([np.zeros((0, len(ASSERTIONS)), dtype=bool), *asserted])
+        mentions = [texts[text][start:end] for text, start, end in zip(spans.text, starts, ends, strict=True)]
         empty = [None] * len(ids)
         entities = {
             "entity_id": ids,
@@ -136,7 +153,7 @@ class Tagger:
             "section_id": section_ids,
             "start": starts,
             "end": ends,
-            "text": [texts[text][start:end] for text, start, end in zip(spans.text, starts, ends, strict=True)],
+            "text": mentions,
             "label": labels,
             "subtype": empty,
             "score": spans.score.tolist(),
@@ -144,9 +161,7 @@ class Tagger:
             "depth": depths,
             "fragments": empty,
             **{name: flags[:, column].tolist() for column, name in enumerate(ASSERTIONS)},
-            "code_system": empty,
-            "code": empty,
-            "code_score": empty,
+            **code_columns(code_mentions(self.coder, texts, parts, mentions, starts, labels)),
             "model": [str(self.model)] * len(ids),
             "run_id": [run_id] * len(ids),
         }

@@ -103,3 +103,17 @@ def test_funnel_names_what_was_left_out() -> None:
     assert "not notes: Patient 3" in out.getvalue()
     assert "quarantined: TEXT_EMPTY 2" in out.getvalue()
     assert "the same note again" not in out.getvalue()
+
+
+def test_a_code_stands_beside_its_mention() -> None:
+    coded = entity("1", "flu", "DISEASE", 0) | {"code_system": "ICD-10-CM", "code": "J11.1", "code_score": 0.9973}
+    plain = entity("2", "cough", "SYMPTOM", 9) | {"code_system": None, "code": None, "code_score": None}
+    shown = printed(note([coded, coded | {"entity_id": "3"}, plain]))
+    lines = [line.strip("│ ").rstrip() for line in shown.splitlines()]
+    assert any(line.endswith("flu  ICD-10-CM J11.1 0.99  ×2") for line in lines)
+    assert any(line.endswith("SYMPTOM   cough") for line in lines)
+
+
+def test_a_code_moves_no_cursor() -> None:
+    bad = {"code_system": "S\x1b[2J", "code": "C\x07", "code_score": 0.9}
+    assert "\x1b[2J" not in printed(note([entity("1", "flu", "DISEASE", 0) | bad]))

@@ -8,9 +8,11 @@ import torch
 from medpipe.errors import MedpipeError
 from medpipe.ids import make_id
 from medpipe.lake import contracts
+from medpipe.tag.codes import EXACT_FEATURES, NEAR_FEATURES, Coder, Reranker
 from medpipe.tag.decode import Spans
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
 from medpipe.tag.stage import Tagger, _headings, _place_in_sections
+from medpipe.tag.terminology import Terms
 from medpipe.weights import save_model
 
 LABELS = ["DISEASE", "SYMPTOM", "DRUG"]
@@ -250,3 +252,24 @@ def test_broken_models(folder, tmp_path):
         (tmp_path / "config.json").write_text(config)
         with pytest.raises(MedpipeError, match="MODEL_INVALID"):
             Tagger.load(tmp_path)
+
+
+def test_codes_fill_their_columns_and_change_nothing_else(folder, entities):
+    coded = sorted({row["text"] for row in entities.to_pylist() if row["text"].isalpha()})
+    terms = Terms()
+    for number, text in enumerate(coded):
+        terms.add(f"C{number}", "TEST", text)
+    weights = Reranker(np.array([9.0] + [0.0] * (len(EXACT_FEATURES) - 1)), np.zeros(len(NEAR_FEATURES)), 0.95)
+    tagger = Tagger.load(folder, device="cpu", coder=Coder(terms, weights))
+    found = tagger.run(make_tables(encodable(NOTES)), run_id="r").rows["entities"]
+    columns = ["code_system", "code", "code_score"]
+    assert found.drop_columns(columns).equals(entities.drop_columns(columns))
+    assert entities["code"].null_count == len(entities)
+    rows = found.to_pylist()
+    assert {row["code"] is None for row in rows} == {True, False}
+    for row in rows:
+        assert (row["code"] is None) == (row["code_system"] is None) == (row["code_score"] is None)
+        assert row["code"] is None or (row["code_system"] == "TEST" and 0.95 <= row["code_score"] <= 1)
+    for name in ("plain", "one", "capitals"):
+        alone = tagger.run(make_tables({name: NOTES[name]}), run_id="r").rows["entities"]
+        assert alone["code"].to_pylist() == [row["code"] for row in rows if row["document_id"] == name]
