@@ -32,7 +32,7 @@ def test_samples_are_accounted_for(samples: Path) -> None:
         assert ids == sorted(ids) and len(ids) <= 3
         assert set(output.rows["sections"]["document_id"].to_pylist()) == set(ids)
     assert counts["records"] == counts["documents"] + counts["duplicates"] + counts["not_notes"] + counts["rejected"]
-    assert (counts["documents"], counts["rejected"], counts["sources"]) == (29, 13, 27)
+    assert (counts["documents"], counts["rejected"], counts["sources"]) == (27, 13, 27)
     assert sum(len(output.rejects) for output in outputs) == counts["rejected"]
 
 
