@@ -21,7 +21,8 @@ from lxml import etree
 
 from medpipe.ingest import mime, safe_xml
 from medpipe.ingest.content import Refused
-from medpipe.ingest.decoding import decode, decode_base64, html_to_text
+from medpipe.ingest.decoding import decode, decode_base64
+from medpipe.ingest.html import html_to_text
 from medpipe.ingest.narrative import local_name, narrative_lines
 from medpipe.records import Section
 from medpipe.text.sections import section_name

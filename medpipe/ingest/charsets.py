@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from functools import cache
 
 # Handler of undecodable bytes: each is read as Windows-1252, and the five that it leaves open as their C1 controls,
 # as https://encoding.spec.whatwg.org/ has it. Nothing is dropped or replaced.
@@ -37,11 +38,17 @@ IANA = {
 }  # fmt: skip
 
 
+@cache
 def standard_name(codec: str) -> str:
-    """Returns IANA's name of one of Python's codecs, in lower case: ``cp1252`` -> ``windows-1252``."""
+    """Returns IANA's name of one of Python's codecs, in lower case: ``cp1252`` -> ``windows-1252``.
+
+    Two that were read together are joined by ``+``, as they are given; a name that Python does not know stays.
+    """
+    if "+" in codec:
+        return "+".join(map(standard_name, codec.split("+")))
     try:
         name = codecs.lookup(codec).name
-    except LookupError:  # two put together, or one of IANA's that Python does not know
+    except LookupError:
         return codec.lower()
     if name in IANA:
         return IANA[name]
@@ -79,7 +86,9 @@ def find_codec(charset: str | None) -> str | None:
 
 CANDIDATES = ("cp1252", "mac_roman", "cp850", "cp1250")
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-SAMPLE = 4000  # characters that are judged at most
+BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+SAMPLE_BYTES = 1 << 18
+SAMPLE = 4000  # characters beyond ASCII that are judged at most
 # A text of a Western language is mostly in plain letters, and so is a word that has others; one in markup, too.
 MOST_ACCENTED, MOST_IN_WORDS, LEAST_ACCENTED = 0.4, 0.6, 10
 WORD = re.compile(r"[^\W\d_]{3,}")
@@ -92,6 +101,10 @@ BESIDE_LETTERS = frozenset("§©®™±×÷•†‡‰≤≥≠≈√∞∑∆�
 
 def western_codec(raw: bytes) -> str | None:
     """Returns the codec that undeclared 8-bit bytes read best in; ``None`` where no Western one can be meant."""
+    # Around the first such byte: a long text is not judged whole.
+    first = BEYOND_ASCII.search(raw)
+    start = max(0, first.start() - 1000) if first else 0
+    raw = raw[start : start + SAMPLE_BYTES]
     best, best_score = "cp1252", 0
     for codec in CANDIDATES:
         text = raw.decode(codec, ONE_BY_ONE)

@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 
 from medpipe.ingest.charsets import ONE_BY_ONE, WIDER, find_codec, standard_name, western_codec
-from medpipe.ingest.html import html_to_text as html_to_text
 
 # How files of other kinds begin.
 MAGIC = {

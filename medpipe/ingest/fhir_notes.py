@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from medpipe.ingest.content import Refused, bytes_content
-from medpipe.ingest.decoding import html_to_text
 from medpipe.ingest.fhir_composition import assemble, says_more
 from medpipe.ingest.fhir_fields import (
     GENERATED,
@@ -24,6 +23,7 @@ from medpipe.ingest.fhir_fields import (
     words_of,
 )
 from medpipe.ingest.fhir_links import Scope, attached_bytes, binary_bytes, reference_id
+from medpipe.ingest.html import html_to_text
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped

@@ -339,7 +339,7 @@ def unescape(value: str, message: Message) -> str:
 
 
 def _decode_bytes(raw: bytes, encoding: str) -> str:
-    for name in (encoding, "utf-8", "cp1252"):
+    for name in (*encoding.split("+"), "utf-8", "cp1252"):
         try:
             return raw.decode(name)
         except (UnicodeDecodeError, LookupError):  # a message in two encodings has no codec

@@ -438,7 +438,10 @@ def _guess(names: Sequence[str], bare: Sequence[str]) -> Columns | Unclear:
         return Unclear("no name of a column says so")
     if len(text) > 1:
         return Unclear("the names of several columns say so")
-    return _guessed(names, bare, text, sparse=named == REMARKS)
+    guessed = _guessed(names, bare, text, sparse=named == REMARKS)
+    if named == REMARKS and len(guessed.places) == 1 < len(names):  # of no patient, date or kind: of anything
+        return Unclear("the name of one may mean remarks on something else")
+    return guessed
 
 
 def _guessed(names: Sequence[str], bare: Sequence[str], text: tuple[int, ...], *, sparse: bool) -> Columns:

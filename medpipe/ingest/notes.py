@@ -71,8 +71,7 @@ class Reading:
             return self.reject(record, "TEXT_INVALID")
         authored_at, written = parse_date(facts.pop("authored_at", None), facts.pop("zone", None) or UTC)
         facts = {name: clean(value) for name, value in facts.items()}
-        if facts.get("encoding"):
-            facts["encoding"] = standard_name(facts["encoding"] or "")
+        facts["encoding"] = standard_name(facts["encoding"]) if facts.get("encoding") else None
         facts["language"] = choose_language(text, facts.get("language"))
         text_hash = hash_text(text)
         record = self.name(record)

@@ -328,18 +328,18 @@ def notes_of(table: Table, content: Content, reading: Reading, more: Facts | Non
     choice = table.choice
     if isinstance(choice, Unclear):
         raise Refused("COLUMN_MISSING", reason=choice.reason)
+    items: Iterator[Item]
     if isinstance(choice, NotNotes):
         skipped = Skipped(choice.shape)
-        for _ in table.rows(choice, ()):
-            yield skipped
-        return
-    places = sorted({place for places in choice.places.values() for place in places})
-    rows = table.rows(choice, places if more is None else range(len(table.names)))
-    if choice.at("line") and choice.at("id") and len(choice.at("text")) == 1:
-        rows = _join_lines(rows, choice)
-    notes = _Notes(table, choice, content, reading, more)
-    for row in rows:
-        yield notes.note(row)
+        items = (skipped for _ in table.rows(choice, ()))
+    else:
+        places = sorted({place for places in choice.places.values() for place in places})
+        rows = table.rows(choice, places)
+        if choice.at("line") and choice.at("id") and len(choice.at("text")) == 1:
+            rows = _join_lines(rows, choice)
+        items = map(_Notes(table, choice, content, reading, more).note, rows)
+    yield next(items, Skipped("table without rows"))
+    yield from items
 
 
 class _Notes:

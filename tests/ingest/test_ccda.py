@@ -17,7 +17,8 @@ from medpipe.ingest import cda_text
 from medpipe.ingest.ccda import read_ccda, sniff_xml, xdm_role
 from medpipe.ingest.content import Content, Inputs, Refused, bytes_content
 from medpipe.ingest.notes import Reading
-from medpipe.ingest.read import read_source, sniff
+from medpipe.ingest.read import read_source
+from medpipe.ingest.sniff import sniff
 from medpipe.ingest.sources import Source
 from medpipe.records import Document, Reject, Skipped
 

@@ -17,7 +17,8 @@ from medpipe.ingest.charsets import standard_name
 from medpipe.ingest.content import bytes_content
 from medpipe.ingest.hl7_syntax import Message, charsets, parse_message, separators, split_messages, unescape
 from medpipe.ingest.notes import Reading
-from medpipe.ingest.read import read_content, read_source, sniff
+from medpipe.ingest.read import read_content, read_source
+from medpipe.ingest.sniff import sniff
 from medpipe.ingest.sources import Source
 from medpipe.records import Document, Reject, Skipped
 
@@ -534,24 +535,24 @@ def test_escape_sequences(written: str, text: str) -> None:
     ("charset", "codec", "text", "encoding"),
     [
         ("UNICODE UTF-8", "utf-8", "Fièvre à 39 °C", "utf-8"),
-        ("8859/1", "latin-1", "Fièvre à 39 °C", "iso8859-1"),
-        ("8859/1", "cp1252", "Fièvre – 39 °C", "cp1252"),
+        ("8859/1", "latin-1", "Fièvre à 39 °C", "iso-8859-1"),
+        ("8859/1", "cp1252", "Fièvre – 39 °C", "windows-1252"),
         ("8859/1", "utf-8", "Fièvre à 39 °C", "utf-8"),
-        ("8859/2", "iso8859-2", "Gorączka od tygodnia", "iso8859-2"),
-        ("8859/5", "iso8859-5", "Температура выше нормы", "iso8859-5"),
-        ("8859/15", "iso8859-15", "Coût de 5 €", "iso8859-15"),
+        ("8859/2", "iso8859-2", "Gorączka od tygodnia", "iso-8859-2"),
+        ("8859/5", "iso8859-5", "Температура выше нормы", "iso-8859-5"),
+        ("8859/15", "iso8859-15", "Coût de 5 €", "iso-8859-15"),
         ("ASCII", "utf-8", "Fièvre à 39 °C", "utf-8"),
-        ("ASCII", "cp1252", "Fièvre – 39 °C", "cp1252"),
-        ("", "cp1252", "Fièvre – 39 °C", "cp1252"),
+        ("ASCII", "cp1252", "Fièvre – 39 °C", "windows-1252"),
+        ("", "cp1252", "Fièvre – 39 °C", "windows-1252"),
         ("UNICODE UTF-16", "utf-8", "Fièvre à 39 °C", "utf-8"),
         ("no such set", "utf-8", "Fièvre à 39 °C", "utf-8"),
-        ("ASCII~ISO IR87", "iso2022_jp", "胸部CT は正常", "iso2022_jp_2"),
-        ("ISO IR14~ISO IR87", "shift_jis", "ハイ スキャン", "shift_jis"),
+        ("ASCII~ISO IR87", "iso2022_jp", "胸部CT は正常", "iso-2022-jp-2"),
+        ("ISO IR14~ISO IR87", "shift_jis", "ハイ スキャン", "shift-jis"),
         ("GB 18030-2000", "gb18030", "肺 部 清晰", "gb18030"),
         ("BIG-5", "big5", "肺 部 清 晰", "big5hkscs"),
         ("GB 18030-2000", "utf-8", "肺 部 清晰", "utf-8"),
-        ("", "iso2022_jp", "胸部CT は正常", "iso2022_jp_2"),
-        ("KS X 1001", "euc_kr", "폐는 깨끗합니다", "cp949"),
+        ("", "iso2022_jp", "胸部CT は正常", "iso-2022-jp-2"),
+        ("KS X 1001", "euc_kr", "폐는 깨끗합니다", "windows-949"),
     ],
 )
 def test_character_sets(charset: str, codec: str, text: str, encoding: str) -> None:
@@ -582,10 +583,14 @@ def test_broken_wide_encoding_is_refused() -> None:
     assert "TEXT_UNDECODABLE" in kinds(content)
 
 
-def test_a_message_that_cannot_be_decoded_costs_itself() -> None:
+def test_each_message_has_its_own_encoding() -> None:
     good = message(obr(), obx("All is well here.")).encode()
-    bad = message(obr(), obx("Температура выше нормы, кашель.")).encode("cp1251")
-    assert kinds(good + bad + good) == ["note", "TEXT_UNDECODABLE", "note"]
+    bad = message(obr(), obx("All is \x81 here.")).encode("latin-1")
+    assert kinds(good + bad + good) == ["note", "note", "note"]
+    first, second = items(good + bad)
+    assert first.encoding == "us-ascii" and second.encoding == "ibm850" and "ü" in second.text
+    bad_page = message(obr(), obx("Температура выше нормы, кашель.")).encode("cp1251")
+    assert kinds(good + bad_page + good) == ["note", "TEXT_UNDECODABLE", "note"]
 
 
 # --- files ----------------------------------------------------------------------------------

@@ -101,9 +101,10 @@ def test_one_plausible_column_is_taken() -> None:
     assert said("id,note_text,text,notes")["text"] == ["note_text"]  # the surest name
     assert said("id,text,note,dialogue")["text"] == ["text"]
     assert said("id,note,dialogue")["text"] == ["note"]
+    assert said("note")["text"] == ["note"]
 
 
-@pytest.mark.parametrize("names", ["id,text,report", "id,text,text", "id,note,notes", "id,dialogue,transcript", "id,comments"])
+@pytest.mark.parametrize("names", ["id,text,report", "id,text,text", "id,note,notes", "file,sha1,note", "id,dialogue,transcript", "id,comments"])
 def test_what_is_not_clear_is_not_guessed(names: str) -> None:
     assert isinstance(choose_columns(names.split(",")), Unclear)
 

@@ -13,7 +13,8 @@ import pytest
 from medpipe.ingest import omop
 from medpipe.ingest.content import Inputs, bytes_content
 from medpipe.ingest.notes import Reading
-from medpipe.ingest.read import read_content, read_source, sniff
+from medpipe.ingest.read import read_content, read_source
+from medpipe.ingest.sniff import sniff
 from medpipe.ingest.sources import find_sources
 from medpipe.records import Document, Reject, Skipped
 
@@ -109,7 +110,7 @@ def test_concepts_that_cannot_be_used_cost_nothing(tmp_path: Path, monkeypatch: 
         ("person_id,gender_concept_id,year_of_birth\n1,8507,1970\n2,8532,1980\n", [Skipped("OMOP person")] * 2),
         ("note_nlp_id,note_id,snippet,lexical_variant\n1,1,the cough,cough\n", [Skipped("OMOP note_nlp")]),
         ("PERSON_ID\tDEATH_DATE\n1\t2020-01-01\t\t\n", [Skipped("OMOP death")]),
-        ("visit_occurrence_id,visit_concept_id\n", []),
+        ("visit_occurrence_id,visit_concept_id\n", [Skipped("table without rows")]),
     ],
 )
 def test_other_tables_are_counted(content: str, expected: list[Skipped]) -> None:

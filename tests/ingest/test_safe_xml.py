@@ -140,7 +140,7 @@ def test_a_very_long_text() -> None:
         (b'<a xmlns="u"', ("u", "a")),
         (b"<a>", ("", "a")),
         ('<a xmlns="u">'.encode("utf-16"), ("u", "a")),
-        ("<a/>".encode("utf-16-le"), ("", "a")),
+        ("<a/>".encode("utf-16le"), ("", "a")),
         (b"see <a>", None),
         (b"< 5", None),
         (b"<!-- open", None),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from medpipe.ingest.content import bytes_content
-from medpipe.ingest.read import read_source, sniff
+from medpipe.ingest.read import read_source
+from medpipe.ingest.sniff import sniff
 from medpipe.ingest.sources import Source
 from medpipe.records import Document, Reject, Skipped
 from tests.ingest.pdfs import lines, pdf
