@@ -1,4 +1,4 @@
-"""Archives are transparent: each member of a .zip, .gz or .tar is read like a file, and nothing is written to disk.
+"""Archives are transparent: each member of a .zip, .gz or .tar is read like a file, and none is ever written as one.
 
 A member's records are named ``member!record``; what gzip packs is one file, whose records keep their names. Which
 files are archives is told by their content. Members are read as they unpack, and how much they unpack to is bounded by

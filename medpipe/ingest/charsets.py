@@ -86,7 +86,9 @@ def find_codec(charset: str | None) -> str | None:
 
 CANDIDATES = ("cp1252", "mac_roman", "cp850", "cp1250")
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-SAMPLE = 4000  # characters that are judged at most
+BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+SAMPLE_BYTES = 1 << 18
+SAMPLE = 4000  # characters beyond ASCII that are judged at most
 # A text of a Western language is mostly in plain letters, and so is a word that has others; one in markup, too.
 MOST_ACCENTED, MOST_IN_WORDS, LEAST_ACCENTED = 0.4, 0.6, 10
 WORD = re.compile(r"[^\W\d_]{3,}")
@@ -99,6 +101,10 @@ BESIDE_LETTERS = frozenset("§©®™±×÷•†‡‰≤≥≠≈√∞∑∆�
 
 def western_codec(raw: bytes) -> str | None:
     """Returns the codec that undeclared 8-bit bytes read best in; ``None`` where no Western one can be meant."""
+    # Around the first such byte: a long text is not judged whole.
+    first = BEYOND_ASCII.search(raw)
+    start = max(0, first.start() - 1000) if first else 0
+    raw = raw[start : start + SAMPLE_BYTES]
     best, best_score = "cp1252", 0
     for codec in CANDIDATES:
         text = raw.decode(codec, ONE_BY_ONE)

@@ -428,7 +428,8 @@ def serve() -> None:
     """
     jobs, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    _limit(resource.RLIMIT_AS, MEMORY)
+    _limit(resource.RLIMIT_CORE, 0)  # no image of a note on the disk where the kernel ends this process
     while len(head := jobs.read(24)) == 24:
         limit, seconds, size = (int.from_bytes(head[place : place + 8]) for place in (0, 8, 16))
         answer = _answer(jobs.read(size), limit, seconds)
@@ -460,4 +461,9 @@ def _seconds() -> int:
 
 
 def _allow(seconds: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds + 1, resource.RLIM_INFINITY))
+    _limit(resource.RLIMIT_CPU, seconds + 1)
+
+
+def _limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
