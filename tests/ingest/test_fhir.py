@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medpipe.ingest import binaries
-from medpipe.ingest.content import Inputs
+from medpipe.ingest.content import Inputs, bytes_content
 from medpipe.ingest.decoding import decode_base64
 from medpipe.ingest.fhir_composition import assemble
 from medpipe.ingest.fhir_notes import render
@@ -474,6 +474,21 @@ def test_the_index_is_built_once_and_only_when_needed(tmp_path: Path, monkeypatc
     items = read(tmp_path, a_ndjson=[reference(f"Binary/{n}", id=str(n)) for n in range(5)], b_ndjson=[binary(key="3")])
     assert scanned == ["a.ndjson", "b.ndjson"]
     assert codes(items) == [*["ATTACHMENT_UNRESOLVED"] * 3, "Document", "ATTACHMENT_UNRESOLVED", "Binary"]
+
+
+def test_members_of_an_archive_are_looked_through_before_what_lies_around_it() -> None:
+    def lines(*resources: dict[str, Any]) -> bytes:
+        return b"".join(json.dumps(one).encode() + b"\n" for one in resources)
+
+    around = Inputs().inside([bytes_content("a.ndjson", lines(binary("Outer."), binary("Only outer.", "b2")))])
+    members = [
+        bytes_content("a.ndjson.gz", gzip.compress(lines(binary("Inner.")))),
+        bytes_content("b.ndjson", lines(reference("Binary/b2"))),
+    ]
+    inputs = around.inside(members)
+    found = [inputs.find_binary(key) for key in ("b1", "b2", "b3")]
+    assert [base64.b64decode(one["data"]) if one else None for one in found] == [b"Inner.", b"Only outer.", None]
+    assert inputs.is_attached("b2") and not inputs.is_attached("b1") and not around.is_attached("b2")
 
 
 @pytest.mark.parametrize("url", ["notes/a b.txt", "./notes/a%20b.txt", "notes\\a b.txt"])
