@@ -214,6 +214,11 @@ def test_what_is_a_note(tmp_path: Path, resource: dict[str, Any], expected: list
     assert not any(isinstance(item, Reject) for item in items)
 
 
+def test_answers_to_a_question_that_is_put_twice_are_two(tmp_path: Path) -> None:
+    items = [{"linkId": "1", "answer": [{"valueString": f"{LONG} Visit {n}."}]} for n in range(2)]
+    assert len(texts(read(tmp_path, a_json={"resourceType": "QuestionnaireResponse", "item": items}))) == 2
+
+
 def test_lines_of_a_report_in_observations_are_one_note(tmp_path: Path) -> None:
     lines = ["The lungs are clear on both sides.", "No effusion and no pneumothorax was seen.", "Normal heart size and normal bones.", "Impression: a normal chest in two views."]  # fmt: skip
     results = [
@@ -525,6 +530,8 @@ def test_an_attachment_that_is_fhir_itself_gives_its_notes(tmp_path: Path, marku
     )
     assert [item.record for item in items] == ["DocumentReference/d#content.0!Composition/c"]  # type: ignore[union-attr]
     assert items[0].patient_id == "p" and len(items[0].sections) == 3  # type: ignore[union-attr]
+    alone = binary(raw, contentType="application/fhir+json")
+    assert texts(read(tmp_path, a_json=alone)) == texts(items)
     nothing = attachment(json.dumps({"resourceType": "Patient"}))
     assert codes(read(tmp_path, a_json=reference(content=[{"attachment": nothing}]))) == ["attached FHIR (no text)"]
     itself = binary(json.dumps(reference("Binary/b1")))
