@@ -544,6 +544,13 @@ def test_an_attachment_that_is_fhir_itself_gives_its_notes(tmp_path: Path, marku
     assert codes(items) == ["JSON_INVALID"]
 
 
+def test_a_packed_cda_document_that_is_said_to_be_text_is_rendered(tmp_path: Path) -> None:
+    cda = """<ClinicalDocument xmlns="urn:hl7-org:v3"><component><structuredBody><component><section><title>Plan</title>
+    <text><paragraph>Rest.</paragraph></text></section></component></structuredBody></component></ClinicalDocument>"""
+    packed = attachment(gzip.compress(cda.encode()))
+    assert texts(read(tmp_path, a_json=reference(content=[{"attachment": packed}]))) == ["Plan\nRest."]
+
+
 @given(st.binary(max_size=40), st.sampled_from([1, 7, 76]))
 def test_base64_as_it_is_written(raw: bytes, width: int) -> None:
     plain = b64(raw)
