@@ -35,7 +35,7 @@ from urllib.parse import unquote
 from medpipe.ids import hash_text
 from medpipe.ingest.bodies import office_kind
 from medpipe.ingest.ccda import xdm_role
-from medpipe.ingest.content import Content, Inputs, Refused
+from medpipe.ingest.content import Content, Refused
 from medpipe.ingest.decoding import magic
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.tar_format import TarMember, list_tar, open_part
@@ -107,7 +107,7 @@ def _read_members(members: Sequence[Member], reading: Reading, read: Read) -> It
     by_folded = {member.name.casefold(): index for index, member in enumerate(members)}
     referenced: set[int] = set()
     readable = [member for member in members if member.refusal is None and member.skipped is None]
-    reading = replace(reading, inputs=Inputs(members=readable))  # references are resolved inside of the archive
+    reading = replace(reading, inputs=reading.inputs.inside(readable))  # references are resolved inside of the archive
 
     def content_of(index: int) -> Content:
         member = members[index]

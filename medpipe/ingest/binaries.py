@@ -14,6 +14,8 @@ import re
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any, BinaryIO
 from urllib.parse import unquote
@@ -27,7 +29,6 @@ from medpipe.ingest.fhir_xml import read_xml
 from medpipe.ingest.gzip_access import GzipAccess
 from medpipe.ingest.json_text import values_of
 from medpipe.ingest.lines import bounded_lines
-from medpipe.ingest.sources import Source
 from medpipe.ingest.structured_text import decode_structured
 from medpipe.ingest.unpacking import FREE_ALL, RATIO
 
@@ -38,32 +39,36 @@ SPACE = b"\xef\xbb\xbf\x1e \t\r\n"
 ATTACHED = re.compile(
     rb'"(?:url|contentReference"\s*:\s*\{\s*"reference)"\s*:\s*"[^"]*?Binary\\?/([^"/?#\\\s]+)[^"]*"([^{}]*)'
 )
-
-
 # A URL without a scheme, in JSON or XML: it may name a file beside.
 RELATIVE = re.compile(rb'(?:"url"\s*:\s*|<url\s+value\s*=\s*)"([^":\s][^":]{0,1000})"')
 PIECE = 1 << 20
 LONGEST = 1200  # bytes of a URL with what stands before it
 
 
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Hashes of ids, sorted, with the places of their Binary resources; hashes of the ids that attachments name."""
+
+    keys: np.ndarray
+    places: np.ndarray  # rows of number of the file, offset, length
+    attached: np.ndarray
+
+
 class Binaries:
-    """The Binary resources of sources, by id."""
+    """The Binary resources of files, by id."""
 
     def __init__(self, sources: Sequence[Readable], limit: int = 256 << 20) -> None:
         self.sources = list(sources)
         self.limit = limit  # bytes of a line, or of a file that has to be read whole
-        self._places: np.ndarray | None = None  # rows of key, source, offset, length, sorted by key
-        self._attached: np.ndarray | None = None  # keys, sorted
         self._open: tuple[int, BinaryIO] | None = None
         self._last: tuple[tuple[int, int], list[dict[str, Any]]] | None = None
 
     def find(self, key: str) -> dict[str, Any] | None:
         """Returns the Binary with an id; the first, by the names of files, where there are several."""
-        places, _ = self._index()
         wanted = hash_key(key)
-        row = int(np.searchsorted(places["key"], wanted))
-        while row < len(places) and places["key"][row] == wanted:
-            source, offset, length = (int(places[row][name]) for name in ("source", "offset", "length"))
+        row = int(np.searchsorted(self._index.keys, wanted))
+        while row < len(self._index.keys) and self._index.keys[row] == wanted:
+            source, offset, length = (int(value) for value in self._index.places[row])
             found = next((one for one in self._read(source, offset, length) if one.get("id") == key), None)
             if found is not None:
                 return found
@@ -71,11 +76,10 @@ class Binaries:
         return None
 
     def is_attached(self, key: str) -> bool:
-        """Says whether an attachment anywhere in the sources names the Binary with an id."""
-        _, attached = self._index()
-        wanted = hash_key(key)
-        row = int(np.searchsorted(attached, wanted))
-        return row < len(attached) and attached[row] == wanted
+        """Says whether an attachment anywhere in the files names the Binary with an id."""
+        attached = self._index.attached
+        row = int(np.searchsorted(attached, wanted := hash_key(key)))
+        return row < len(attached) and bool(attached[row] == wanted)
 
     def _read(self, source: int, offset: int, length: int) -> list[dict[str, Any]]:
         """Returns the Binary resources in a piece of a file; the last piece is kept, for it may be a Bundle."""
@@ -93,30 +97,31 @@ class Binaries:
             self._last = ((source, offset), list(binaries_in(value)))
         return self._last[1]
 
-    def _index(self) -> tuple[np.ndarray, np.ndarray]:
-        if self._places is None or self._attached is None:
-            keys, sources, offsets, lengths, attached = (array(code) for code in "QLQLQ")
-            for number, source in enumerate(self.sources):
-                for kind, key, offset, length in scan(source, self.limit):
-                    if kind == "attached":
-                        attached.append(hash_key(key))
-                    else:
-                        keys.append(hash_key(key))
-                        sources.append(number)
-                        offsets.append(offset)
-                        lengths.append(length)
-            places = np.empty(len(keys), [("key", "u8"), ("source", "u4"), ("offset", "u8"), ("length", "u4")])
-            for name, values in (("key", keys), ("source", sources), ("offset", offsets), ("length", lengths)):
-                places[name] = values
-            self._places = places[np.argsort(places["key"], kind="stable")]
-            self._attached = np.unique(np.array(attached, "u8"))
-        return self._places, self._attached
+    @cached_property
+    def _index(self) -> Index:
+        keys, attached = array("Q"), array("Q")
+        sources, offsets, lengths = array("L"), array("Q"), array("L")
+        for number, source in enumerate(self.sources):
+            for kind, key, offset, length in scan(source, self.limit):
+                if kind == "attached":
+                    attached.append(int(hash_key(key)))
+                else:
+                    keys.append(int(hash_key(key)))
+                    sources.append(number)
+                    offsets.append(offset)
+                    lengths.append(length)
+        order = np.argsort(np.array(keys, "u8"), kind="stable")
+        places = np.empty(len(keys), [("source", "u4"), ("offset", "u8"), ("length", "u4")])
+        places["source"], places["offset"], places["length"] = sources, offsets, lengths
+        return Index(np.array(keys, "u8")[order], places[order], np.unique(np.array(attached, "u8")))
 
 
-def attached_files(sources: Sequence[Source]) -> set[str]:
+def attached_files(sources: Sequence[Readable]) -> set[str]:
     """Returns the names of those sources that an attachment in a FHIR file among them names as a file beside it."""
     names = {source.name for source in sources}
     found: set[str] = set()
+    if len(names) < 2:
+        return found
     for source in sources:
         for url in _relative_urls(source):
             for written in (url, unquote(url.partition("?")[0])):
@@ -126,7 +131,7 @@ def attached_files(sources: Sequence[Source]) -> set[str]:
     return found
 
 
-def _relative_urls(source: Source) -> Iterator[str]:
+def _relative_urls(source: Readable) -> Iterator[str]:
     try:
         with open_at_any_place(source) as stream:
             last = stream.read(1 << 16)
@@ -143,9 +148,9 @@ def _relative_urls(source: Source) -> Iterator[str]:
         return
 
 
-def hash_key(key: str) -> int:
+def hash_key(key: str) -> np.uint64:
     """Returns 64 bits of an id."""
-    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return np.uint64(int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"))
 
 
 def scan(source: Readable, limit: int) -> Iterator[tuple[str, str, int, int]]:

@@ -90,14 +90,29 @@ class Inputs:
     An archive has inputs of its own, which are its ``members``.
     """
 
-    def __init__(self, sources: Sequence[Source] = (), members: Sequence[Readable] = ()) -> None:
+    def __init__(
+        self, sources: Sequence[Source] = (), members: Sequence[Readable] = (), around: Inputs | None = None
+    ) -> None:
         self.by_name: Mapping[str, Source] = {source.name: source for source in sources}
         self.members = members
+        self.around = around
         self.memo: dict[str, Any] = {}  # what readers keep of one source for the others
 
+    def inside(self, members: Sequence[Readable]) -> Inputs:
+        """Returns the inputs of an archive's members: what they do not hold themselves is looked for around them."""
+        return Inputs(members=members, around=self)
+
+    def find_binary(self, key: str) -> Mapping[str, Any] | None:
+        """Returns the Binary resource with an id, from whatever FHIR file of the input holds it."""
+        found = self._binaries.find(key)
+        return found if found is not None or self.around is None else self.around.find_binary(key)
+
+    def is_attached(self, key: str) -> bool:
+        """Says whether an attachment anywhere in the input names the Binary resource with an id."""
+        return self._binaries.is_attached(key) or (self.around is not None and self.around.is_attached(key))
+
     @cached_property
-    def binaries(self) -> Binaries:
-        """The Binary resources of the FHIR files among the sources, found when the first reference needs one."""
+    def _binaries(self) -> Binaries:
         from medpipe.ingest.binaries import Binaries
 
         return Binaries([*self.by_name.values(), *self.members])

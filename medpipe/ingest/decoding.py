@@ -25,6 +25,7 @@ MAGIC = {
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "Office document", b"PAR1": "Parquet file", b"SQLite format 3\x00": "database",
     b"\x7fELF": "program", b"OggS": "audio", b"fLaC": "audio", b"%!PS": "PostScript document",
 }  # fmt: skip
+STARTS = tuple(MAGIC)
 # Kinds that are known by what stands further inside: offset, bytes, kind.
 INNER_MAGIC = (
     (128, b"DICM", "DICOM image"), (8, b"WEBPVP8", "WebP image"), (8, b"WAVE", "audio"), (8, b"AVI ", "video"),
@@ -37,7 +38,7 @@ BOMS = (
 )  # fmt: skip
 # Control characters that text does not hold: all of C0 but tab, line feed, vertical tab, form feed, return and escape.
 CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-CONTROL_BYTE = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+CONTROL_BYTES = bytes((*range(9), *range(14, 27), *range(28, 32)))
 # Characters of more than one byte in UTF-8 (Unicode, table 3-7).
 MULTIBYTE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
@@ -60,9 +61,8 @@ class Decoded:
 
 def magic(raw: bytes) -> str | None:
     """Returns the kind of file that the bytes begin like, if it is one that holds no plain text."""
-    for start, kind in MAGIC.items():
-        if raw.startswith(start):
-            return kind
+    if raw.startswith(STARTS):
+        return next(kind for start, kind in MAGIC.items() if raw.startswith(start))
     if raw[:3] == b"BZh" and raw[4:10] == b"1AY&SY":
         return "bzip2 archive"
     if raw[:3] == b"ID3" and raw[3:4] in (b"\x02", b"\x03", b"\x04"):
@@ -92,9 +92,12 @@ def decode(raw: bytes, charset: str | None = None) -> Decoded:
     if declared and _is_seven_bit(declared, raw):
         return _checked(raw, declared)
     try:
-        return _text(raw.decode(), "utf-8")
+        plain = raw.decode()
     except UnicodeDecodeError:
         pass
+    else:
+        binary = _holds_controls(raw, len(plain))
+        return Decoded(error="TEXT_BINARY", kind="unknown") if binary else Decoded(plain, "utf-8")
     if declared not in (None, "utf-8", "ascii") and (text := _decode_declared(raw, declared)) is not None:
         return text
     return _decode_undeclared(raw)
@@ -104,7 +107,7 @@ def is_binary(raw: bytes) -> bool:
     """Says whether bytes are no text in any character set that is written in bytes or in wide characters."""
     if any(raw.startswith(mark) for mark, _ in BOMS) or _wide(raw):
         return False
-    return _too_many(len(CONTROL_BYTE.findall(raw.rstrip(b"\0\x1a"))), len(raw))
+    return _holds_controls(raw, len(raw))
 
 
 def _decode_marked(raw: bytes, codec: str) -> Decoded:
@@ -165,6 +168,12 @@ def _text(text: str, encoding: str) -> Decoded:
     return Decoded(text, encoding)
 
 
+def _holds_controls(raw: bytes, size: int) -> bool:
+    """Says whether so many bytes are controls that they are no text; in UTF-8, too, these bytes are nothing else."""
+    raw = raw.rstrip(b"\0\x1a")
+    return _too_many(len(raw) - len(raw.translate(None, CONTROL_BYTES)), size)
+
+
 def _too_many(controls: int, size: int) -> bool:
     return controls * 50 > size + 50
 
@@ -172,6 +181,8 @@ def _too_many(controls: int, size: int) -> bool:
 def _wide(raw: bytes) -> str | None:
     """Returns the codec of UTF-16 or UTF-32 without a mark: of ASCII characters all bytes but one are zero."""
     head = raw[: min(HEAD, len(raw)) & ~3] or raw[:2]
+    if 0 not in head:
+        return None
     zeros = [head[place::4].count(0) for place in range(4)]
     units = max(len(head) // 4, 1)
     # Of the four bytes of a character two are zero (the higher planes aside), and the last one seldom is.

@@ -98,7 +98,7 @@ class Scope:
             if not scope._attached.isdisjoint((f"Binary/{key}", scope.url_of.get(id(binary)))):
                 return True
             scope = scope.around
-        return isinstance(key, str) and self.reading.inputs.binaries.is_attached(key)
+        return isinstance(key, str) and self.reading.inputs.is_attached(key)
 
 
 class FileScope(Scope):
@@ -268,7 +268,7 @@ def _follow(url: str, scope: Scope, container: Mapping[str, Any]) -> tuple[bytes
         return (raw, *media_type(re.sub(r";\s*base64\s*$", "", header, flags=re.IGNORECASE)))
     binary = scope.find(url, container)
     if binary is None and (match := REFERENCE.search(url)) and match[1] == "Binary":
-        binary = scope.reading.inputs.binaries.find(match[2])
+        binary = scope.reading.inputs.find_binary(match[2])
     if binary is not None:
         return binary_bytes(binary)
     beside = None

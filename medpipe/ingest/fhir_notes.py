@@ -36,7 +36,10 @@ LINE_WORDS = 4  # on average, of results that are lines of a text
 ALIKE = 0.9  # of the words of a note in one format that it has in another
 MOST_COMPARED = 20  # notes of one resource that are compared with one another
 # Media types that may hold the text of a note; a picture may be a scanned page (OCR_NEEDED says so).
-READABLE = ("text/", "image/", "application/pdf", "application/rtf", "application/xml", "application/hl7", "application/xhtml")  # fmt: skip  # noqa: E501
+READABLE = (
+    "text/", "image/", "application/pdf", "application/rtf", "application/xml", "application/xhtml", "application/hl7",
+    "application/fhir", "application/msword", "application/vnd.",
+)  # fmt: skip
 UNKNOWN = ("application/octet-stream", "application/gzip", "binary/octet-stream")  # says nothing: the bytes do
 MAIN_TYPES = frozenset({"text", "image", "audio", "video", "application", "model", "multipart", "message", "font"})
 
@@ -330,6 +333,9 @@ def read_binary(resource: Resource, kind: str, record: str, scope: Scope) -> Ite
             yield scope.reading.reject(record, refused.code, **refused.fields)
             return
         context = first(resource.get("securityContext"))  # of R4 and R5; it may be the patient
+        if is_fhir(raw):
+            yield from _inside(raw, record, scope)
+            return
         facts = {"patient_id": reference_id(context, "Patient", scope, resource) or scope.only_patient()}
         yield scope.reading.attachment(record, raw, media, charset, **facts)
 
@@ -407,7 +413,7 @@ def _answers(response: Resource) -> Iterator[tuple[str, str]]:
     while stack:
         around, value = stack.pop()
         for index, item in enumerate(objects(value)):
-            place = f"{around}.{item.get('linkId') if isinstance(item.get('linkId'), str) else index}"
+            place = f"{around}.{index}"  # a linkId may stand again
             for number, answer in enumerate(objects(item.get("answer"))):
                 if text := first_text(answer.get("valueString")):
                     yield f"{place}.{number}", text

@@ -23,6 +23,7 @@ DEEPEST = 200  # elements in elements; resources nest to a few dozen
 # All that may stand before the root, or before a document type.
 PROLOG = re.compile(rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*)*", re.DOTALL)
 DECLARED = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']")
+PREFIX = re.compile(r"(</?)[\w.-]+:(?=[\w.-])")  # of a tag
 DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 # What XML 1.0 does not allow in a text, written as a character or as a reference (XML 1.1 allows the latter).
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|&#(?:x0*(?:[0-8bcef]|1[0-9a-f])|0*(?:[0-8]|1[124-9]|2\d|3[01]));", re.I)  # fmt: skip  # noqa: E501
@@ -89,12 +90,12 @@ def _parse(raw: bytes, encoding: str | None) -> dict[str, Any]:
     root = events.root
     if root.getroottree().docinfo.internalDTD is not None:
         raise Refused("XML_FORBIDDEN")
-    name = etree.QName(root)
-    if name.namespace and not name.namespace.startswith(FHIR):
+    space, _, name = root.tag.rpartition("}")
+    if space and not space.startswith("{" + FHIR):
         raise Refused("RECORD_INVALID", where="the root element, which is not of FHIR")
     for element in root.findall("{*}entry") if entries else ():
         root.remove(element)
-    resource = {"resourceType": name.localname} | making.fields(root, 0)
+    resource = {"resourceType": name} | making.fields(root, 0)
     return resource | {"entry": entries} if entries else resource
 
 
@@ -130,7 +131,7 @@ class _Objects:
             tag = child.tag
             if not isinstance(tag, str):  # an entity that was not resolved
                 continue
-            name = self.names.get(tag) or self.names.setdefault(tag, tag[tag.rfind("}") + 1 :])
+            name = self.names.get(tag) or self.names.setdefault(tag, local_name(tag))
             value = self.value(child, name, depth)
             if value is None:
                 continue
@@ -151,9 +152,9 @@ class _Objects:
             return self.short(value)
         if not len(element):
             return element.text.strip() or None if element.text else None  # not the standard's way, but plain
-        inner = [child for child in element if isinstance(child.tag, str) and _is_resource(child.tag)]
+        inner = [child for child in element if isinstance(child.tag, str) and local_name(child.tag)[:1].isupper()]
         if inner:  # entry.resource, contained, parameter.resource
-            made = [{"resourceType": etree.QName(child).localname} | self.fields(child, depth + 2) for child in inner]
+            made = [{"resourceType": local_name(child.tag)} | self.fields(child, depth + 2) for child in inner]
             return made if len(made) > 1 else made[0]
         return self.fields(element, depth + 1)
 
@@ -162,14 +163,12 @@ class _Objects:
         return self.known.setdefault(value, value) if len(value) < SHORT else value
 
 
-def _is_resource(tag: str) -> bool:
-    return tag[tag.rfind("}") + 1 :][:1].isupper()
+def local_name(tag: str) -> str:
+    """Returns a tag without its namespace."""
+    return tag[tag.rfind("}") + 1 :]
 
 
 def _markup(element: etree._Element) -> str:
     """Returns an XHTML element as markup, its tags without prefixes."""
-    if element.prefix:
-        for part in element.iter("{*}*"):
-            part.tag = etree.QName(part).localname
-        etree.cleanup_namespaces(element)
-    return str(etree.tostring(element, encoding="unicode", with_tail=False))
+    markup = str(etree.tostring(element, encoding="unicode", with_tail=False))
+    return PREFIX.sub(r"\1", markup) if element.prefix else markup

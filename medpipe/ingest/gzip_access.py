@@ -8,17 +8,17 @@ from typing import Any, BinaryIO
 
 PACKED = 1 << 16
 UNPACKED = 1 << 18
-MOST_MARKS = 256  # copies of a decompressor, about 40 kB each
+MOST_MARKS = 1024  # copies of a decompressor, about 40 kB each
 
 
 class GzipAccess(io.RawIOBase):
     """A stream of what a gzip file (RFC 1952, also of several members) holds.
 
     On its way it keeps copies of the decompressor, ``step`` bytes apart; going back costs at most that much. There
-    are never more than 256: then every second one is dropped and the steps become twice as long.
+    are never more than 1,024: then every second one is dropped and the steps become twice as long.
     """
 
-    def __init__(self, file: BinaryIO, step: int = 4 << 20, limit: int = 1 << 62) -> None:
+    def __init__(self, file: BinaryIO, step: int = 1 << 18, limit: int = 1 << 62) -> None:
         self.file, self.step, self.limit = file, step, limit
         self.marks: list[tuple[int, int, bytes, Any]] = []  # place, place in the file, bytes that wait, decompressor
         self._set(0, 0, b"", zlib.decompressobj(wbits=31))

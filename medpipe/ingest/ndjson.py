@@ -18,6 +18,7 @@ from medpipe.ingest.simple_json import read_one
 from medpipe.records import Reject, Skipped
 
 BLANK = b"\xef\xbb\xbf \t\r\n\x1e"
+SHORT = 8  # bytes of a line that is likely to be blank
 HEAD = 1 << 20  # bytes in which the first two lines are looked for
 
 
@@ -55,6 +56,8 @@ def _lines(content: Content, reading: Reading) -> Iterator[tuple[str, Any] | Rej
         for number, line in enumerate(bounded_lines(stream, reading.max_file_bytes), 1):
             if line is None:
                 yield reading.reject(f"line {number}", "SOURCE_TOO_LARGE", limit=reading.max_file_bytes >> 20)
+                continue
+            if len(line) < SHORT and not line.strip(BLANK):
                 continue
             try:
                 yield f"line {number}", orjson.loads(line)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medpipe.ingest import binaries
-from medpipe.ingest.content import Inputs
+from medpipe.ingest.content import Inputs, bytes_content
 from medpipe.ingest.decoding import decode_base64
 from medpipe.ingest.fhir_composition import assemble
 from medpipe.ingest.fhir_notes import render
@@ -212,6 +212,11 @@ def test_what_is_a_note(tmp_path: Path, resource: dict[str, Any], expected: list
     assert texts(items) == expected
     assert expected or len(items) == 1, "what is not a note is counted"
     assert not any(isinstance(item, Reject) for item in items)
+
+
+def test_answers_to_a_question_that_is_put_twice_are_two(tmp_path: Path) -> None:
+    items = [{"linkId": "1", "answer": [{"valueString": f"{LONG} Visit {n}."}]} for n in range(2)]
+    assert len(texts(read(tmp_path, a_json={"resourceType": "QuestionnaireResponse", "item": items}))) == 2
 
 
 def test_lines_of_a_report_in_observations_are_one_note(tmp_path: Path) -> None:
@@ -476,6 +481,21 @@ def test_the_index_is_built_once_and_only_when_needed(tmp_path: Path, monkeypatc
     assert codes(items) == [*["ATTACHMENT_UNRESOLVED"] * 3, "Document", "ATTACHMENT_UNRESOLVED", "Binary"]
 
 
+def test_members_of_an_archive_are_looked_through_before_what_lies_around_it() -> None:
+    def lines(*resources: dict[str, Any]) -> bytes:
+        return b"".join(json.dumps(one).encode() + b"\n" for one in resources)
+
+    around = Inputs().inside([bytes_content("a.ndjson", lines(binary("Outer."), binary("Only outer.", "b2")))])
+    members = [
+        bytes_content("a.ndjson.gz", gzip.compress(lines(binary("Inner.")))),
+        bytes_content("b.ndjson", lines(reference("Binary/b2"))),
+    ]
+    inputs = around.inside(members)
+    found = [inputs.find_binary(key) for key in ("b1", "b2", "b3")]
+    assert [base64.b64decode(one["data"]) if one else None for one in found] == [b"Inner.", b"Only outer.", None]
+    assert inputs.is_attached("b2") and not inputs.is_attached("b1") and not around.is_attached("b2")
+
+
 @pytest.mark.parametrize("url", ["notes/a b.txt", "./notes/a%20b.txt", "notes\\a b.txt"])
 def test_files_beside_are_attachments_and_read_once(tmp_path: Path, url: str) -> None:
     items = read(tmp_path, a_json=reference(url), **{"notes__a b_txt": "From a file."})
@@ -510,6 +530,8 @@ def test_an_attachment_that_is_fhir_itself_gives_its_notes(tmp_path: Path, marku
     )
     assert [item.record for item in items] == ["DocumentReference/d#content.0!Composition/c"]  # type: ignore[union-attr]
     assert items[0].patient_id == "p" and len(items[0].sections) == 3  # type: ignore[union-attr]
+    alone = binary(raw, contentType="application/fhir+json")
+    assert texts(read(tmp_path, a_json=alone)) == texts(items)
     nothing = attachment(json.dumps({"resourceType": "Patient"}))
     assert codes(read(tmp_path, a_json=reference(content=[{"attachment": nothing}]))) == ["attached FHIR (no text)"]
     itself = binary(json.dumps(reference("Binary/b1")))
@@ -520,6 +542,13 @@ def test_an_attachment_that_is_fhir_itself_gives_its_notes(tmp_path: Path, marku
     broken = attachment('{"resourceType": "Patient", ')
     items = read(tmp_path, a_json=reference(content=[{"attachment": broken}]), only="a.json")
     assert codes(items) == ["JSON_INVALID"]
+
+
+def test_a_packed_cda_document_that_is_said_to_be_text_is_rendered(tmp_path: Path) -> None:
+    cda = """<ClinicalDocument xmlns="urn:hl7-org:v3"><component><structuredBody><component><section><title>Plan</title>
+    <text><paragraph>Rest.</paragraph></text></section></component></structuredBody></component></ClinicalDocument>"""
+    packed = attachment(gzip.compress(cda.encode()))
+    assert texts(read(tmp_path, a_json=reference(content=[{"attachment": packed}]))) == ["Plan\nRest."]
 
 
 @given(st.binary(max_size=40), st.sampled_from([1, 7, 76]))
