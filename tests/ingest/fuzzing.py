@@ -196,10 +196,17 @@ def pdf(text: str) -> bytes:
 def archive_seeds() -> list[bytes]:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("IHE_XDM/SUBSET01/DOC1.XML", ccda_seeds()[0])
-        archive.writestr("notes/a.txt", NOTE)
-        archive.writestr("inner.gz", gzip.compress(ndjson_seeds()[0]))
-    return [buffer.getvalue(), gzip.compress(ndjson_seeds()[0]), gzip.compress(hl7v2_seeds()[1])]
+        for name, content in (
+            ("IHE_XDM/SUBSET01/DOC1.XML", ccda_seeds()[0]),
+            ("notes/a.txt", NOTE.encode()),
+            ("inner.gz", gzip.compress(ndjson_seeds()[0], mtime=0)),
+        ):
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # of no time: the same each run
+    return [
+        buffer.getvalue(),
+        gzip.compress(ndjson_seeds()[0], mtime=0),
+        gzip.compress(hl7v2_seeds()[1], mtime=0),
+    ]
 
 
 SEEDS = {
