@@ -9,15 +9,15 @@ picture of all that the model has learned. What is trained on is therefore kept 
   the model it was continued from (learning without forgetting, Li and Hoiem 2016; Hinton et al. 2015).
 - *Elastic penalty*: every weight is pulled back to where it began, all with the same force (L2-SP, Li et al. 2018; the
   diagonal Fisher weights of Kirkpatrick et al. 2017 would need the old corpora).
-- *Interpolation*: what is kept at the end lies between the old weights and the new ones (WiSE-FT, Wortsman et al. 2022).
+- *Interpolation*: the weights at the end lie between the old ones and the new ones (WiSE-FT, Wortsman et al. 2022).
 - *Replay*: with ``corpora``, every epoch also meets a sample of the model's own training data (Robins 1995).
 
 The CRF's transitions, which all labels share, are not trained.
 
-A part of the corrections, chosen by the texts' hashes, is held out. When training is over, the old and the new model
-are scored on it and on held-out data of the old labels; the new one takes its place at ``out`` only where it is better
-on the first and not worse than allowed on the second. Nothing is chosen by these figures: the schedule is fixed, so
-they judge a model that has not seen them.
+How many of the old weights are kept is chosen on one half of the held-out data of the old labels: as few as hold the
+old score. The other half, and a part of the corrections that was held out by the texts' hashes, judge: the new model
+takes its place at ``out`` only where it is better than the old one on the corrections and not worse than allowed on
+the old labels. Nothing else is chosen by any of them; the schedule is fixed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from medpipe.errors import MedpipeError
-from medpipe.evaluate.spans import LabelMap, find_label_map, score_spans, tag_texts
+from medpipe.evaluate.spans import LabelMap, find_label_map, make_label_map, score_spans, tag_texts
 from medpipe.export.brat import read_brat
 from medpipe.ids import hash_text, make_id
 from medpipe.lake import files
@@ -61,6 +61,7 @@ from medpipe.weights import find_model, hash_model, read_config, save_model
 
 HELD_OUT = 5  # one document of so many is held out
 ALLOWED_FALL = 0.005  # of the micro F1 on the old labels' held-out data
+KEEPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # what ``choose_keep`` tries
 PROMOTION_FILE = "promotion.json"
 
 
@@ -74,9 +75,8 @@ class ContinualConfig:
     batch_tokens: int = 1024
     distillation: float = 1.0  # weight of what holds the labels that are not annotated
     elastic: float = 1e-2  # weight of the pull back to the old weights
-    keep: float = 0.5  # of the old weights in what is kept at the end
+    keep: float | None = None  # part of the old weights in the weights at the end; None: chosen on held-out data
     replay: float = 1.0  # replayed tokens for a token of corrections, where there are corpora
-    keep_with_replay: float = 0.0
     train_transitions: bool = False
     seed: int = 13
 
@@ -151,19 +151,19 @@ def continue_training(
     if corrections.dropped:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(corrections.dropped.items()))
         report(f"types without a label of the model are left out: {kinds}")
-    held = [HeldSet("corrections", corrections.held_out, corrections.label_map)]
     old_sets = [one for path in (hold or ([corpora] if corpora else [])) for one in read_held(path, model_config)]
     if not old_sets:
         raise MedpipeError(
             "SETTING_INVALID", name="--hold", reason="annotated data of the old labels is needed to judge what is kept"
         )
-    held += old_sets
+    choosing, judging = split_held(old_sets)
 
     old = Tagger.load(old_folder, device=device)
     rows, first_replayed = make_rows_to_train(corrections, model_config, corpora, WordTable(old.network.config.buckets))
     report(
-        f"{len(corrections.train)} documents, {first_replayed} sentences of corrections ({', '.join(corrections.labels)}); "
-        f"{len(rows.start) - first_replayed} sentences to replay from; {len(corrections.held_out)} documents held out"
+        f"{len(corrections.train)} documents, {first_replayed} sentences of corrections "
+        f"({', '.join(corrections.labels)}); {len(rows.start) - first_replayed} sentences to replay from; "
+        f"{len(corrections.held_out)} documents held out"
     )
     candidate = out.with_name(f"{out.name}.candidate")
     fingerprint = make_id("training", hash_model(old_folder), str(asdict(knobs)), _hash_rows(rows))
@@ -172,9 +172,14 @@ def continue_training(
     weights, seconds = fine_tune(
         network, old.network, rows, first_replayed, knobs, folder=candidate, resume=resume, report=report
     )
-    weights = interpolate(
-        old.network.state_dict(), weights, keep=knobs.keep_with_replay if corpora is not None else knobs.keep
-    )
+
+    def write(keep: float) -> Tagger:
+        """Writes the candidate with this part of the old weights, and loads it as it would be used."""
+        history = [*model_config.get("continued", []), continued | {"keep": keep}]
+        mixed = interpolate(old.network.state_dict(), weights, keep=keep)
+        save_model(candidate, mixed, model_config | {"continued": history})
+        return Tagger.load(candidate, device=device)
+
     continued = {
         "name": model_config["name"],
         "version": model_config["version"],
@@ -184,11 +189,12 @@ def continue_training(
         "replayed": corpora is not None,
         "config": asdict(knobs),
     }
-    new_config = model_config | {"continued": [*model_config.get("continued", []), continued]}
-    save_model(candidate, weights, new_config)
+    continued["keep"] = knobs.keep if knobs.keep is not None else choose_keep(old, write, choosing, report=report)
+    new = write(continued["keep"])
 
-    before = score_sets(old, held)
-    after = score_sets(Tagger.load(candidate, device=device), held)
+    judging = [HeldSet("corrections", corrections.held_out, corrections.label_map), *judging]
+    before = score_sets(old, judging)
+    after = score_sets(new, judging)
     reason = refusal(
         {name: scores["micro"]["f1"] for name, scores in before.items()},
         {name: scores["micro"]["f1"] for name, scores in after.items()},
@@ -260,7 +266,7 @@ def read_corrections(source: Path, model_config: Mapping[str, Any], labels: Path
             raise MedpipeError("CONFIG_INVALID", name=labels, reason=reason)
     else:
         kinds = {entity.label for document in documents for entity in document.entities} & set(known)
-        label_map = LabelMap({kind: kind for kind in sorted(kinds)}, frozenset(kinds), {})
+        label_map = make_label_map({kind: kind for kind in sorted(kinds)}, None, model_config["auxiliary"])
     assert label_map.gold is not None
     dropped: dict[str, int] = {}
     for document in documents:
@@ -312,6 +318,16 @@ def read_held(path: Path, model_config: Mapping[str, Any]) -> list[HeldSet]:
             label_map = LabelMap(None, (label_map.annotates or seen) & frozenset(known), label_map.predicted)
         sets.append(HeldSet(file.parent.name if file.stem == "dev" else file.stem, documents, label_map))
     return sets
+
+
+def split_held(sets: Iterable[HeldSet]) -> tuple[list[HeldSet], list[HeldSet]]:
+    """Returns every set's documents in two halves, by the hashes of their texts: to choose with, and to judge with."""
+    halves: tuple[list[HeldSet], list[HeldSet]] = ([], [])
+    for one in sets:
+        ordered = sorted(one.documents, key=lambda document: hash_text(document.text))
+        for number, half in enumerate(halves):  # a set of one document has to do for both
+            half.append(replace(one, documents=ordered[number::2] or ordered))
+    return halves
 
 
 def make_rows_to_train(
@@ -480,10 +496,31 @@ def distillation_loss(emissions: Tensor, target: Tensor, silent: Tensor) -> Tens
 
 def distance(network: nn.Module, anchor: Mapping[str, Tensor]) -> Tensor:
     """Returns half the squared distance of the trained weights from where they began."""
-    moved = [
-        (value - anchor[name]).square().sum() for name, value in network.named_parameters() if value.requires_grad
-    ]
+    moved = [(value - anchor[name]).square().sum() for name, value in network.named_parameters() if value.requires_grad]
     return 0.5 * torch.stack(moved).sum()
+
+
+def choose_keep(
+    old: Tagger, write: Callable[[float], Tagger], sets: Sequence[HeldSet], *, report: Callable[[str], None]
+) -> float:
+    """Returns the smallest part of the old weights with which no set's F1 falls by more than half of what is allowed.
+
+    Half, because other documents will judge. The last of ``KEEPS`` where none is careful enough.
+
+    Args:
+        old: the model that is continued.
+        write: gives the model with a part of the old weights.
+        sets: held-out data of the old labels, to choose with.
+        report: gets a line for each try.
+    """
+    before = score_sets(old, sets)
+    for keep in KEEPS:
+        after = score_sets(write(keep), sets)
+        fall = max(before[name]["micro"]["f1"] - after[name]["micro"]["f1"] for name in before)
+        report(f"with {keep:.0%} of the old weights the old labels' F1 changes by {-100 * fall:+.2f}")
+        if fall <= ALLOWED_FALL / 2:
+            return keep
+    return KEEPS[-1]
 
 
 def interpolate(old: Mapping[str, Tensor], new: Mapping[str, Tensor], *, keep: float) -> dict[str, Tensor]:

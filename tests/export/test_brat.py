@@ -16,7 +16,9 @@ from medpipe.lake import contracts, files, warehouse
 from medpipe.learn.corpora import make_document
 
 # Line ends of all kinds, characters beyond 16 bits, a combining mark, tabs: what offsets and line formats trip over.
-CHARACTERS = st.sampled_from(["a", "Z", " ", "\t", "\n", "\r\n", "\r", "\x85", "\u2028", "é", "e\u0301", "🩺", "👩🏽‍⚕️", "\ufeff", ";", "µ"])
+CHARACTERS = st.sampled_from(
+    ["a", "Z", " ", "\t", "\n", "\r\n", "\r", "\x85", "\u2028", "é", "e\u0301", "🩺", "👩🏽‍⚕️", "\ufeff", ";", "µ"]
+)
 TEXTS = st.lists(CHARACTERS, min_size=1, max_size=40).map("".join)
 
 
@@ -30,7 +32,11 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         ends = draw(cuts)
         spans = [[start, end] for start, end in zip(ends[0::2], ends[1::2], strict=False) if start < end]
         if any(text[start:end].strip(LINE_BREAKS) for start, end in spans):
-            entity = {"id": f"T{len(entities) + 7}", "type": draw(st.sampled_from(["DRUG", "c-Requires", "Non-query_able"])), "spans": spans}
+            entity = {
+                "id": f"T{len(entities) + 7}",
+                "type": draw(st.sampled_from(["DRUG", "c-Requires", "Non-query_able"])),
+                "spans": spans,
+            }
             if attributes := draw(st.lists(st.sampled_from(["negated", "family", "Certainty:Low"]), unique=True)):
                 entity["attributes"] = attributes
             entities.append(entity)
@@ -112,7 +118,7 @@ def test_names_of_files_are_safe(doc_id: str, tmp_path: Path) -> None:
 
 def test_what_other_people_write_is_read(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "n.txt").write_bytes("No fever. Took aspirin".encode())
+    (tmp_path / "sub" / "n.txt").write_bytes(b"No fever. Took aspirin")
     (tmp_path / "sub" / "n.ann").write_bytes(
         b"T1\tSYMPTOM 3 8\tfever\r\n"
         b"T2\tDRUG 15 22\r\n"  # without its words
@@ -149,7 +155,9 @@ def test_what_other_people_write_is_read(tmp_path: Path) -> None:
         ("fever", "T1\tS 0,5\tfever", 1),
     ],
 )  # fmt: skip
-def test_what_cannot_be_right_is_refused_without_a_word_of_the_note(text: str, annotation: str, line: int, tmp_path: Path) -> None:
+def test_what_cannot_be_right_is_refused_without_a_word_of_the_note(
+    text: str, annotation: str, line: int, tmp_path: Path
+) -> None:
     (tmp_path / "n.txt").write_text(text)
     (tmp_path / "n.ann").write_text(annotation)
     with pytest.raises(MedpipeError, match="CORPUS_INVALID") as refused:
@@ -175,7 +183,9 @@ PARTITION = "2026-01-31"
 TEXT = "Denies chest\r\npain; took 🩺 aspirin for pain and swelling of the legs."
 
 
-def found(document: str, start: int, end: int, label: str, *, fragments: list[tuple[int, int]] | None = None, **flags: bool) -> dict[str, Any]:
+def found(
+    document: str, start: int, end: int, label: str, *, fragments: list[tuple[int, int]] | None = None, **flags: bool
+) -> dict[str, Any]:
     row = dict.fromkeys(contracts.arrow_schema("entities").names)
     del row["schema_version"]
     parts = [{"start": one, "end": other} for one, other in fragments] if fragments else None
@@ -203,7 +213,11 @@ def document_row(identifier: str, status: str = "processed", text: str = TEXT) -
 def root(tmp_path: Path) -> Path:
     """Four documents: with entities, without, one that was not tagged, and with entities again."""
     root = tmp_path / "warehouse"
-    write_rows(root, "documents", [document_row(one, "failed" if one == "d3" else "processed") for one in ("d1", "d2", "d3", "d4")])
+    write_rows(
+        root,
+        "documents",
+        [document_row(one, "failed" if one == "d3" else "processed") for one in ("d1", "d2", "d3", "d4")],
+    )
     entities = [
         found("d1", 7, 18, "SYMPTOM", negated=True),
         found("d1", 7, 12, "ANATOMY"),
@@ -224,7 +238,10 @@ def root(tmp_path: Path) -> Path:
 def test_a_warehouse_becomes_a_folder(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "brat"
     assert export_brat(root, out) == {"documents": 3, "entities": 5, "relations": 1, "left_out": 1}
-    assert sorted(path.name for path in out.iterdir()) == ["annotation.conf", *(f"d{n}.{kind}" for n in (1, 2, 4) for kind in ("ann", "txt"))]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "annotation.conf",
+        *(f"d{n}.{kind}" for n in (1, 2, 4) for kind in ("ann", "txt")),
+    ]
     assert (out / "d1.txt").read_bytes() == TEXT.encode()
     assert (out / "d1.ann").read_text().splitlines() == [
         "T1\tSYMPTOM 7 12;14 18\tchest pain",
@@ -243,7 +260,12 @@ def test_a_warehouse_becomes_a_folder(root: Path, tmp_path: Path) -> None:
 def test_the_configuration_names_what_was_written(root: Path, tmp_path: Path) -> None:
     export_brat(root, tmp_path / "brat")
     written = (tmp_path / "brat" / "annotation.conf").read_text()
-    assert [line for line in written.splitlines() if line.startswith("[")] == ["[entities]", "[relations]", "[events]", "[attributes]"]
+    assert [line for line in written.splitlines() if line.startswith("[")] == [
+        "[entities]",
+        "[relations]",
+        "[events]",
+        "[attributes]",
+    ]
     assert "\nDISEASE\n" in written and "\nhas_symptom\tArg1:<ENTITY>, Arg2:<ENTITY>\n" in written
     assert "\nnegated\tArg:<ENTITY>\n" in written
 
