@@ -230,14 +230,18 @@ def train(
         list[Path] | None,
         typer.Option(help="With --from: held-out data of the old labels; default: the dev sets in --corpora."),
     ] = None,
+    notes: Annotated[
+        Path | None,
+        typer.Option(help="With --from: a warehouse of unannotated notes on which the old model's answers are held."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     device: DeviceOption = None,
 ) -> None:
     """Trains a model: killed and started again with --resume, it goes on from its last checkpoint.
 
-    With --from, continues a tagger on a site's corrections; --corpora is then what is replayed so that less is
-    forgotten. The model takes its place at --out only where it is better on the held-out part of the corrections and
-    not worse than 0.5 F1 on --hold; else it stays in OUT.candidate and the exit code is 4.
+    With --from, continues a tagger on a site's corrections; --notes and --corpora are then what is replayed so that
+    less is forgotten. The model takes its place at --out only where it is better on the held-out part of the
+    corrections and not more than 0.5 F1 worse on --hold; else it stays in OUT.candidate and the exit code is 4.
     """
     from importlib import import_module
 
@@ -254,13 +258,13 @@ def train(
         from medpipe.learn.continual import continue_training
 
         figures = continue_training(
-            corrections, model=model or "tagger", labels=labels, hold=hold or (),
+            corrections, model=model or "tagger", labels=labels, hold=hold or (), notes=notes,
             config=load_config(config) if config else None, **common,
         )  # fmt: skip
     else:
         for name, given, needed in (
             ("--config", config, True), ("--corpora", corpora, True),
-            ("--model", model, False), ("--labels", labels, False), ("--hold", hold, False),
+            ("--model", model, False), ("--labels", labels, False), ("--hold", hold, False), ("--notes", notes, False),
         ):  # fmt: skip
             if needed != bool(given):
                 reason = "it is needed" if needed else "it belongs to --from"

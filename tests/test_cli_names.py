@@ -17,7 +17,7 @@ PROMISED = {
     "relate": {"--warehouse", "--date", "--shard", "--device"},
     "summarize": {"--warehouse", "--date", "--shard", "--device"},
     "publish": {"--warehouse", "--date"},
-    "train": {"--config", "--corpora", "--out", "--resume", "--device", "--from", "--model", "--labels", "--hold"},
+    "train": {"--config", "--corpora", "--out", "--resume", "--device", "--from", "--model", "--labels", "--hold", "--notes"},
     "evaluate": {"--corpus", "--model", "--labels", "--device", "--json"},
     "bench": {"--notes", "--tokens", "--device", "--json"},
     "doctor": {"--warehouse", "--json"},

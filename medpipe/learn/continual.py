@@ -25,12 +25,15 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
@@ -39,10 +42,11 @@ from medpipe.errors import MedpipeError
 from medpipe.evaluate.spans import LabelMap, find_label_map, make_label_map, score_spans, tag_texts
 from medpipe.export.brat import read_brat
 from medpipe.ids import hash_text, make_id
-from medpipe.lake import files
+from medpipe.lake import files, warehouse
 from medpipe.learn.config import list_configs, load_config
 from medpipe.learn.corpora import AnnotatedDocument, make_document, read_documents
 from medpipe.learn.loop import STATE_FILE, LoopConfig, Trainer
+from medpipe.learn.pretrain import read_texts
 from medpipe.learn.tagger import (
     Batch,
     SamplingConfig,
@@ -53,10 +57,10 @@ from medpipe.learn.tagger import (
     make_training_rows,
     parse_config,
 )
-from medpipe.tag.network import TaggerNetwork, likelihood_loss
+from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss
 from medpipe.tag.stage import Tagger
 from medpipe.text.features import WordTable
-from medpipe.text.rows import make_rows, pad_rows
+from medpipe.text.rows import Rows, make_rows, pad_rows
 from medpipe.weights import find_model, hash_model, read_config, save_model
 
 HELD_OUT = 5  # one document of so many is held out
@@ -77,6 +81,7 @@ class ContinualConfig:
     elastic: float = 1e-2  # weight of the pull back to the old weights
     keep: float | None = None  # part of the old weights in the weights at the end; None: chosen on held-out data
     replay: float = 1.0  # replayed tokens for a token of corrections, where there are corpora
+    notes: int = 500  # unannotated texts to replay from, at most
     train_transitions: bool = False
     seed: int = 13
 
@@ -112,6 +117,7 @@ def continue_training(
     model: str | Path = "tagger",
     labels: Path | None = None,
     hold: Sequence[Path] = (),
+    notes: Path | None = None,
     corpora: Path | None = None,
     config: Mapping[str, Any] | None = None,
     device: str = "auto",
@@ -131,6 +137,8 @@ def continue_training(
             without it a type is the label of the same name.
         hold: files in the corpus format or BRAT folders that the old labels are judged on, or folders of corpora, of
             which the dev sets that the model was chosen with are taken; default: ``corpora``.
+        notes: a warehouse with more notes of the site, or JSON lines with ``text``: nobody needs to have annotated
+            them, the old model's answers on them are held.
         corpora: folder of the corpora that the model was trained on, to replay a sample of.
         config: a config with a table ``continual``; default: that of ``ContinualConfig``.
         device: auto, cpu, cuda or cuda:N.
@@ -159,7 +167,14 @@ def continue_training(
     choosing, judging = split_held(old_sets)
 
     old = Tagger.load(old_folder, device=device)
-    rows, first_replayed = make_rows_to_train(corrections, model_config, corpora, WordTable(old.network.config.buckets))
+    known = {hash_text(document.text) for document in (*corrections.train, *corrections.held_out)}
+    rows, first_replayed = make_rows_to_train(
+        corrections,
+        model_config,
+        WordTable(old.network.config.buckets),
+        notes=read_notes(notes, known, most=knobs.notes) if notes is not None else (),
+        corpora=corpora,
+    )
     report(
         f"{len(corrections.train)} documents, {first_replayed} sentences of corrections "
         f"({', '.join(corrections.labels)}); {len(rows.start) - first_replayed} sentences to replay from; "
@@ -186,7 +201,7 @@ def continue_training(
         "weights_hash": old.model.weights_hash,
         "documents": len(corrections.train),
         "labels": corrections.labels,
-        "replayed": corpora is not None,
+        "replayed": len(rows.start) - first_replayed,
         "config": asdict(knobs),
     }
     continued["keep"] = knobs.keep if knobs.keep is not None else choose_keep(old, write, choosing, report=report)
@@ -330,35 +345,82 @@ def split_held(sets: Iterable[HeldSet]) -> tuple[list[HeldSet], list[HeldSet]]:
     return halves
 
 
+def read_notes(path: Path, known: Set[str], *, most: int) -> list[str]:
+    """Returns texts of notes: of the processed documents of a warehouse, or of the lines of a file with ``text``.
+
+    Args:
+        path: a warehouse, or JSON lines with ``text`` (or ``source``).
+        known: hashes of texts to leave out: those of the corrections, of which some are held out.
+        most: how many texts at most; those with the lowest hashes, so that the same ones are met each time.
+
+    Raises:
+        MedpipeError: CORPUS_NOT_FOUND, CORPUS_INVALID.
+    """
+    if not path.is_dir():
+        texts = {hash_text(text): text for text in read_texts(path.parent, [path.name]) if text}
+        return [texts[one] for one in sorted(set(texts) - known)[:most]]
+    places: dict[str, tuple[str, str]] = {}  # by hash
+    for partition in warehouse.partitions(path):
+        columns = ["document_id", "text_hash", "status"]
+        rows = warehouse.read_table(path, "documents", partition=partition, columns=columns).to_pylist()
+        places |= {row["text_hash"]: (partition, row["document_id"]) for row in rows if row["status"] == "processed"}
+    if not places:
+        raise MedpipeError("CORPUS_NOT_FOUND", path=path)
+    wanted = sorted(places[one] for one in sorted(set(places) - known)[:most])
+    found: list[str] = []
+    for partition, group in groupby(wanted, key=itemgetter(0)):
+        chosen = pc.field("document_id").isin([document_id for _, document_id in group])
+        table = warehouse.read_table(path, "documents", partition=partition, columns=["text"], filters=chosen)
+        found += table["text"].to_pylist()
+    return found
+
+
 def make_rows_to_train(
-    corrections: Corrections, model_config: Mapping[str, Any], corpora: Path | None, table: WordTable
+    corrections: Corrections,
+    model_config: Mapping[str, Any],
+    table: WordTable,
+    *,
+    notes: Sequence[str] = (),
+    corpora: Path | None = None,
 ) -> tuple[TrainingRows, int]:
     """Returns the sentences of the corrections and behind them those to replay from; and where these begin."""
     labels = {name: number for number, name in enumerate([*model_config["labels"], *model_config["auxiliary"]])}
+    levels = model_config["network"].get("levels", NetworkConfig().levels)
     rows = make_rows([document.text for document in corrections.train], table)
-    tags, _ = encode_corpus(
-        corrections.train, rows, corrections.label_map, labels, model_config["network"].get("levels", 2)
-    )
-    annotated = np.zeros((len(rows.start), len(labels)), dtype=bool)
-    annotated[:, [labels[name] for name in corrections.labels]] = True
-    own = TrainingRows(
+    tags, _ = encode_corpus(corrections.train, rows, corrections.label_map, labels, levels)
+    own = without_annotation(rows, tags)
+    own.annotated[:, [labels[name] for name in corrections.labels]] = True
+    parts = [own]
+    if notes:
+        rows = make_rows(notes, table)
+        parts.append(without_annotation(rows, np.zeros((len(rows.words), len(labels), levels), dtype=np.int8)))
+    if corpora is not None:
+        parts.append(make_training_rows(replay_config(model_config), corpora, table)[0])
+    return join_rows(parts, table), len(own.start)
+
+
+def without_annotation(rows: Rows, tags: np.ndarray) -> TrainingRows:
+    """Returns sentences, as written and in the style of inference, of which no label is annotated."""
+    return TrainingRows(
         words=np.stack([rows.words] * 3),
         start=rows.start,
         length=rows.length,
         tags=tags,
-        annotated=annotated,
-        style=np.zeros(len(rows.start), dtype=np.int64),  # that of inference
-        features=torch.from_numpy(table.features.copy()),
+        annotated=np.zeros((len(rows.start), tags.shape[1]), dtype=bool),
+        style=np.zeros(len(rows.start), dtype=np.int64),
+        features=torch.zeros(0),
     )
-    if corpora is None:
-        return own, len(own.start)
-    old, _ = make_training_rows(replay_config(model_config), corpora, table)
+
+
+def join_rows(parts: Sequence[TrainingRows], table: WordTable) -> TrainingRows:
+    """Returns sentences of several kinds, whose words are all of one table, one kind behind the other."""
     joined = {
-        name: np.concatenate([getattr(own, name), getattr(old, name)], axis=1 if name == "words" else 0)
+        name: np.concatenate([getattr(part, name) for part in parts], axis=1 if name == "words" else 0)
         for name in ("words", "length", "tags", "annotated", "style")
     }
-    start = np.concatenate([own.start, old.start + own.words.shape[1]])
-    return TrainingRows(**joined, start=start, features=old.features), len(own.start)
+    offset = np.cumsum([0, *(part.words.shape[1] for part in parts[:-1])])
+    start = np.concatenate([part.start + first for part, first in zip(parts, offset, strict=True)])
+    return TrainingRows(**joined, start=start, features=torch.from_numpy(table.features.copy()))
 
 
 def replay_config(model_config: Mapping[str, Any]) -> TaggerConfig:
@@ -412,7 +474,9 @@ def fine_tune(
 
     def compute_loss(module: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(module, TaggerNetwork)
-        return continual_loss(module, old, batch, rows, config) + config.elastic * distance(module, anchor)
+        return continual_loss(module, old, batch, rows, first_replayed, config) + config.elastic * distance(
+            module, anchor
+        )
 
     trainer = Trainer(
         network,
@@ -454,9 +518,16 @@ def sample_batches(
 
 
 def continual_loss(
-    network: TaggerNetwork, old: TaggerNetwork, batch: Batch, rows: TrainingRows, config: ContinualConfig
+    network: TaggerNetwork,
+    old: TaggerNetwork,
+    batch: Batch,
+    rows: TrainingRows,
+    first_replayed: int,
+    config: ContinualConfig,
 ) -> Tensor:
-    """Returns the loss of a batch for every token: likelihood where annotated, distillation elsewhere."""
+    """Returns the loss of a batch for every token: likelihood where annotated, distillation elsewhere and of what is
+    replayed.
+    """
     device = network.output.weight.device
     positions, inside = pad_rows(rows.start[batch.rows], rows.length[batch.rows])
     words = np.where(inside, rows.words[batch.case[:, None], positions], 0)
@@ -470,11 +541,12 @@ def continual_loss(
     emissions = network(network.embed(features)[place], lengths, style)
     tags = torch.from_numpy(np.where(inside[:, :, None, None], rows.tags[positions], 0)).to(device)
     loss = likelihood_loss(network, emissions, lengths, tags, annotated)
-    if config.distillation and not bool(rows.annotated[batch.rows].all()):
+    silent = ~rows.annotated[batch.rows] | (batch.rows >= first_replayed)[:, None]  # shape: (batch, labels)
+    if config.distillation and silent.any():
         with torch.no_grad():
             target = old(old.embed(features)[place], lengths, style)
-        silent = torch.from_numpy(inside).to(device)[:, :, None] & ~annotated[:, None]
-        loss = loss + config.distillation * distillation_loss(emissions, target, silent)
+        where = torch.from_numpy(inside[:, :, None] & silent[:, None]).to(device)
+        loss = loss + config.distillation * distillation_loss(emissions, target, where)
     return loss / int(rows.length[batch.rows].sum())
 
 

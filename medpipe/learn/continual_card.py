@@ -20,8 +20,7 @@ def write_card(path: Path, figures: dict[str, Any], old_card: Path) -> None:
         f"- Corrections: {documents['train']} documents to train on, {documents['held_out']} held out by their texts' "
         f"hashes; annotated: {', '.join(figures['labels'])}. They are not part of this folder.",
         f"- {config['epochs']} epochs, {figures['seconds']:.0f} s of training; "
-        + ("with" if continued["replayed"] else "without")
-        + " replay of the old corpora.",
+        + f"{continued['replayed']} sentences to replay from.",
         f"- What is not annotated is held by distillation (weight {config['distillation']}), every weight by an "
         f"elastic penalty ({config['elastic']}); {100 * continued['keep']:.0f} % of the old weights are kept.",
         f"- Promoted: {'yes' if figures['promoted'] else 'no, ' + figures['reason']}.",

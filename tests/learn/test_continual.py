@@ -15,6 +15,8 @@ import torch
 from medpipe.errors import MedpipeError
 from medpipe.evaluate.spans import evaluate_tagger, make_label_map, tag_texts
 from medpipe.export.brat import write_document
+from medpipe.ids import hash_text
+from medpipe.lake import contracts, files, warehouse
 from medpipe.learn import continual
 from medpipe.learn.continual import (
     ContinualConfig,
@@ -27,6 +29,7 @@ from medpipe.learn.continual import (
     make_rows_to_train,
     promote,
     read_corrections,
+    read_notes,
     refusal,
     sample_batches,
     split_held,
@@ -174,7 +177,50 @@ def test_replay_holds_it_too(source: Path, old: Path, corpora: Path, tmp_path: P
     knobs = NAIVE | {"replay": 2.0, "train_transitions": False}
     figures = go(source, old, corpora, tmp_path / "model", knobs, corpora=corpora, hold=())
     assert figures["after"]["notes"] >= figures["before"]["notes"] - 0.005
-    assert figures["continued"]["replayed"]
+    assert figures["continued"]["replayed"] == 160  # two sentences a note
+
+
+def test_the_old_models_answers_on_other_notes_hold_them_as_well(
+    source: Path, old: Path, corpora: Path, tmp_path: Path
+) -> None:
+    """Notes of the old kind, without their annotation."""
+    lines = [json.loads(line) for line in (corpora / "notes" / "train.jsonl").open()]
+    notes = write_lines(tmp_path / "notes.jsonl", [{"text": line["text"]} for line in lines])
+    figures = go(source, old, corpora, tmp_path / "model", FAST | {"replay": 2.0}, notes=notes)
+    assert figures["after"]["notes"] >= figures["before"]["notes"] - 0.005
+    assert figures["after"]["corrections"] > figures["before"]["corrections"] + 0.3
+
+
+def test_notes_are_read_from_a_warehouse_without_what_was_corrected(tmp_path: Path) -> None:
+    write_documents(tmp_path, "2026-01-31", {"one": "processed", "two": "failed", "three": "processed"})
+    write_documents(tmp_path, "2026-02-01", {"three": "processed", "four": "processed"})
+    found = read_notes(tmp_path, {hash_text("one")}, most=10)
+    assert sorted(found) == ["four", "three"]
+    assert len(read_notes(tmp_path, set(), most=2)) == 2
+    with pytest.raises(MedpipeError, match="CORPUS_NOT_FOUND"):
+        read_notes(tmp_path / "2026", set(), most=2)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MedpipeError, match="CORPUS_NOT_FOUND"):
+        read_notes(tmp_path / "empty", set(), most=2)
+
+
+def write_documents(root: Path, partition: str, texts: dict[str, str]) -> None:
+    """A partition whose documents have these texts and states."""
+    schema = contracts.arrow_schema("documents")
+    rows = []
+    for text, status in texts.items():
+        row = {
+            field.name: None
+            if field.nullable or field.name == "schema_version"
+            else 0
+            if field.name.startswith("n_")
+            else "x"
+            for field in schema
+        }
+        rows.append(row | {"document_id": f"d-{text}", "text": text, "text_hash": hash_text(text), "status": status})
+    columns = {name: [row[name] for row in rows] for name in schema.names if name != "schema_version"}
+    files.write_table(warehouse.table_path(root, "documents", partition), contracts.conform("documents", columns))
+    files.write_json(warehouse.manifest_path(root, partition), {})
 
 
 def test_a_silent_label_has_no_loss_and_a_map_may_say_that_it_is_not_silent(
@@ -182,12 +228,12 @@ def test_a_silent_label_has_no_loss_and_a_map_may_say_that_it_is_not_silent(
 ) -> None:
     config = read_config(old)
     found = read_corrections(source, config, None)
-    rows, first = make_rows_to_train(found, config, None, WordTable(512))
+    rows, first = make_rows_to_train(found, config, WordTable(512))
     assert first == len(rows.start)
     assert rows.annotated[:, 0].all() and not rows.annotated[:, 1].any()
     mapping = tmp_path / "map.toml"
     mapping.write_text('annotates = ["SYMPTOM", "DRUG"]\n[labels]\nSYMPTOM = "SYMPTOM"\n')
-    rows, _ = make_rows_to_train(read_corrections(source, config, mapping), config, None, WordTable(512))
+    rows, _ = make_rows_to_train(read_corrections(source, config, mapping), config, WordTable(512))
     assert rows.annotated.all()
 
 
@@ -207,7 +253,7 @@ def test_distillation_looks_at_silent_labels_alone_and_at_differences_alone() ->
 
 def test_batches_hold_all_corrections_and_a_sample_of_the_old(source: Path, old: Path, corpora: Path) -> None:
     config = read_config(old)
-    rows, first = make_rows_to_train(read_corrections(source, config, None), config, corpora, WordTable(512))
+    rows, first = make_rows_to_train(read_corrections(source, config, None), config, WordTable(512), corpora=corpora)
     knobs = ContinualConfig(batch_tokens=128, replay=0.5)
     one, again, other = (sample_batches(rows, first, knobs, np.random.default_rng(seed)) for seed in (1, 1, 2))
     drawn = np.concatenate([batch.rows for batch in one])
