@@ -25,6 +25,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -164,7 +165,7 @@ def continue_training(
         raise MedpipeError(
             "SETTING_INVALID", name="--hold", reason="annotated data of the old labels is needed to judge what is kept"
         )
-    choosing, judging = split_held(old_sets)
+    choosing, judging = split_held(name_apart(old_sets))
 
     old = Tagger.load(old_folder, device=device)
     known = {hash_text(document.text) for document in (*corrections.train, *corrections.held_out)}
@@ -333,6 +334,16 @@ def read_held(path: Path, model_config: Mapping[str, Any]) -> list[HeldSet]:
             label_map = LabelMap(None, (label_map.annotates or seen) & frozenset(known), label_map.predicted)
         sets.append(HeldSet(file.parent.name if file.stem == "dev" else file.stem, documents, label_map))
     return sets
+
+
+def name_apart(sets: Iterable[HeldSet]) -> list[HeldSet]:
+    """Returns the sets with names of their own: ``dev``, ``dev 2``; ``corrections`` is that of the corrections."""
+    count: Counter[str] = Counter({"corrections": 1})
+    named = []
+    for one in sets:
+        count[one.name] += 1
+        named.append(replace(one, name=f"{one.name} {count[one.name]}") if count[one.name] > 1 else one)
+    return named
 
 
 def split_held(sets: Iterable[HeldSet]) -> tuple[list[HeldSet], list[HeldSet]]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from medpipe import cli
 from medpipe.errors import MedpipeError
 from medpipe.evaluate.spans import evaluate_tagger, make_label_map, tag_texts
 from medpipe.export.brat import write_document
@@ -27,6 +28,7 @@ from medpipe.learn.continual import (
     exchange,
     hold_out,
     make_rows_to_train,
+    name_apart,
     promote,
     read_corrections,
     read_notes,
@@ -305,6 +307,12 @@ def test_as_few_old_weights_are_kept_as_hold_the_old_score(monkeypatch: pytest.M
     assert lines[0] == "with 0% of the old weights the old labels' F1 changes by -0.10"
 
 
+def test_sets_of_the_same_name_are_told_apart() -> None:
+    label_map = make_label_map(None, ["SYMPTOM"], {})
+    sets = name_apart([HeldSet(name, [], label_map) for name in ("notes", "corrections", "notes", "letters")])
+    assert [one.name for one in sets] == ["notes", "corrections 2", "notes 2", "letters"]
+
+
 def test_who_chooses_does_not_judge() -> None:
     documents = [make_document(one, Path("x"), 1) for one in corrections(count=9)]
     label_map = make_label_map(None, ["SYMPTOM"], {})
@@ -407,6 +415,39 @@ def test_folders_are_exchanged_in_one_step_or_not_at_all(tmp_path: Path) -> None
     (tmp_path / "a").mkdir()
     assert not exchange(tmp_path / "a", tmp_path / "missing")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_command_line_says_what_was_promoted_and_ends_with_4_where_nothing_was(
+    source: Path,
+    old: Path,
+    corpora: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def call(out: str, knobs: dict[str, Any]) -> int:
+        config = tmp_path / f"{out}.toml"
+        lines = [f"{key} = {str(value).lower() if isinstance(value, bool) else value}" for key, value in knobs.items()]
+        config.write_text("[continual]\n" + "\n".join(lines) + "\n")
+        options = {
+            "--from": source,
+            "--model": old,
+            "--hold": corpora,
+            "--config": config,
+            "--out": tmp_path / out,
+            "--device": "cpu",
+        }
+        arguments = [str(part) for option in options.items() for part in option]
+        monkeypatch.setattr("sys.argv", ["medpipe", "train", "tagger", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return int(str(stopped.value.code))
+
+    assert call("good", FAST) == 0
+    assert json.loads(capsys.readouterr().out)["promoted"] is True
+    assert call("bad", NAIVE) == 4
+    shown = capsys.readouterr()
+    assert shown.out == "" and "PROMOTION_REFUSED" in shown.err and "bad.candidate" in shown.err
 
 
 # --- input and resume -----------------------------------------------------------------------
