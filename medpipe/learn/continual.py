@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -79,9 +80,9 @@ class ContinualConfig:
     average_decay: float = 0.98
     batch_tokens: int = 1024
     distillation: float = 1.0  # weight of what holds the labels that are not annotated
-    elastic: float = 1e-2  # weight of the pull back to the old weights
+    elastic: float = 0.0  # weight of the pull back to the old weights
     keep: float | None = None  # part of the old weights in the weights at the end; None: chosen on held-out data
-    replay: float = 1.0  # replayed tokens for a token of corrections, where there are corpora
+    replay: float = 3.0  # replayed tokens for a token of corrections, where there are notes or corpora
     notes: int = 500  # unannotated texts to replay from, at most
     train_transitions: bool = False
     seed: int = 13
@@ -503,8 +504,8 @@ def fine_tune(
         folder=folder,
         make_batches=lambda epoch, rng: sample_batches(rows, first_replayed, config, rng),
         compute_loss=compute_loss,
-        evaluate=lambda module: (0.0, {}),  # the schedule is fixed: what is held out judges, and chooses nothing
-        report=report,
+        evaluate=lambda module: (0.0, {}),  # the schedule is fixed: no epoch is chosen
+        report=lambda line: report(re.sub(r" dev .*\)", "", line)),
     )
     return trainer.train(resume=resume), trainer.progress.seconds
 
