@@ -34,7 +34,6 @@ from medpipe.learn.continual import (
     read_notes,
     refusal,
     sample_batches,
-    split_held,
 )
 from medpipe.learn.corpora import make_document
 from medpipe.learn.tagger import train
@@ -311,17 +310,6 @@ def test_sets_of_the_same_name_are_told_apart() -> None:
     label_map = make_label_map(None, ["SYMPTOM"], {})
     sets = name_apart([HeldSet(name, [], label_map) for name in ("notes", "corrections", "notes", "letters")])
     assert [one.name for one in sets] == ["notes", "corrections 2", "notes 2", "letters"]
-
-
-def test_who_chooses_does_not_judge() -> None:
-    documents = [make_document(one, Path("x"), 1) for one in corrections(count=9)]
-    label_map = make_label_map(None, ["SYMPTOM"], {})
-    (one,), (other,) = split_held([HeldSet("notes", documents, label_map)])
-    assert {len(one.documents), len(other.documents)} == {4, 5}
-    assert not {document.text for document in one.documents} & {document.text for document in other.documents}
-    assert (one.name, other.name) == ("notes", "notes")
-    (one,), (other,) = split_held([HeldSet("notes", documents[:1], label_map)])
-    assert one.documents == other.documents == documents[:1]
 
 
 # --- promotion ------------------------------------------------------------------------------
