@@ -18,15 +18,16 @@ picture of all that the model has learned. What is learned is therefore kept apa
 The CRF's transitions, which all labels share, are not trained.
 
 How many of the old weights are kept is chosen on held-out data of the old labels: as few as let no set of it fall by
-more than half of what is allowed (half, since the choice flatters it a little). A part of the corrections, by their
+more than four fifths of what is allowed (the choice flatters it a little). A part of the corrections, by their
 texts' hashes, is held out and chooses nothing. The new model takes its place at ``out`` only where it is better than
 the old one on that part, and not worse than allowed on any set of the old labels. The schedule is fixed.
 
 What each part is worth: a tagger of our labels was trained on MACCROBAT alone (12 epochs) and continued for five on
-the first 400 documents of Chia's train set, whose Condition, Drug, Procedure, Measurement, Value and Temporal were
-mapped to DISEASE, DRUG, PROCEDURE, TEST, LAB_VALUE and TEMPORAL. Micro F1 on both dev sets; MACCROBAT apart for these
-six labels and for the six that Chia does not annotate. It is a hard case: a trial's conditions are diseases and
-symptoms alike, so the two annotations contradict each other. One seed; half a point is within the noise.
+the first 400 documents of Chia's train set, 81 of them held out, whose Condition, Drug, Procedure, Measurement, Value
+and Temporal were mapped to DISEASE, DRUG, PROCEDURE, TEST, LAB_VALUE and TEMPORAL. Micro F1 on both dev sets;
+MACCROBAT apart for these six labels and for the six that Chia does not annotate. It is a hard case: a trial's
+conditions are diseases and symptoms alike, so the two annotations contradict each other. One seed; half a point is
+within the noise.
 
 | | old weights | Chia | MACCROBAT | its six | others |
 |---|---:|---:|---:|---:|---:|
@@ -46,6 +47,9 @@ symptoms alike, so the two annotations contradict each other. One seed; half a p
 | | 25 % | 44.2 | 65.3 | 65.1 | 64.9 |
 | and replay of MACCROBAT (2.3 times), annotation alone | 0 % | 51.7 | 65.2 | 64.3 | 66.1 |
 | annotation and old answers | 0 % | 48.6 | 65.6 | 65.0 | 66.1 |
+
+What the command promotes, all chosen as above: from corrections alone Chia 33.3, MACCROBAT 65.9 (90 % of the old
+weights); with notes NOTES; with corpora 48.7 and 65.8 (0 %). Both naive candidates are refused.
 
 So: with corpora or notes to replay from, corrections teach most of what they can; from corrections alone, little can be
 learned where they contradict the old annotation before more than 0.5 F1 is forgotten.
@@ -99,6 +103,7 @@ from medpipe.weights import find_model, hash_model, read_config, save_model
 
 HELD_OUT = 5  # one document of so many is held out
 ALLOWED_FALL = 0.005  # of the micro F1 on the old labels' held-out data
+CAREFUL = 0.8  # the part of it that ``choose_keep`` uses up: the same documents will judge
 KEEPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # what ``choose_keep`` tries
 PROMOTION_FILE = "promotion.json"
 TRAINING_FILE = "training.json"  # what the checkpoint beside it is of
@@ -605,9 +610,9 @@ def distance(network: nn.Module, anchor: Mapping[str, Tensor]) -> Tensor:
 def choose_keep(
     old: Tagger, write: Callable[[float], Tagger], sets: Sequence[HeldSet], *, report: Callable[[str], None]
 ) -> float:
-    """Returns the smallest part of the old weights with which no set's F1 falls by more than half of what is allowed.
+    """Returns the smallest part of the old weights with which no set's F1 falls by more than most of what is allowed.
 
-    Half, because the same documents will judge. The last of ``KEEPS`` where none is careful enough.
+    The last of ``KEEPS`` where none is careful enough.
 
     Args:
         old: the model that is continued.
@@ -620,7 +625,7 @@ def choose_keep(
         after = score_sets(write(keep), sets)
         fall = max(before[name]["micro"]["f1"] - after[name]["micro"]["f1"] for name in before)
         report(f"with {keep:.0%} of the old weights the old labels' F1 changes by {-100 * fall:+.2f}")
-        if fall <= ALLOWED_FALL / 2:
+        if fall <= CAREFUL * ALLOWED_FALL:
             return keep
     return KEEPS[-1]
 
