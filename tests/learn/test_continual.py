@@ -289,7 +289,8 @@ def test_as_few_old_weights_are_kept_as_hold_the_old_score(monkeypatch: pytest.M
     def score(tagger: float, sets: list[str]) -> dict[str, Any]:
         """Of an invented model: the nearer to the old one (1.0), the better, and worse on letters than on notes."""
         return {
-            name: {"micro": {"f1": 0.7 - (1 - tagger) * fall}} for name, fall in zip(sets, (0.001, 0.0098), strict=False)
+            name: {"micro": {"f1": 0.7 - (1 - tagger) * fall}}
+            for name, fall in zip(sets, (0.001, 0.0098), strict=False)
         }
 
     monkeypatch.setattr(continual, "score_sets", score)
