@@ -49,8 +49,8 @@ within the noise.
 | annotation and old answers | 0 % | 48.6 | 65.6 | 65.0 | 66.1 |
 
 What the command promotes, the old weights' part chosen as above: from corrections alone Chia 35.1 and MACCROBAT 65.6
-(80 %); with corpora to replay 48.7 and 65.8 (0 %). With 500 unannotated case reports it keeps 50 %, MACCROBAT 65.6. Both
-naive candidates are refused.
+(80 %); with corpora to replay 48.7 and 65.8 (0 %). With 500 unannotated case reports it keeps 50 %, MACCROBAT 65.6.
+Both naive candidates are refused.
 
 So: with corpora or notes to replay from, corrections teach most of what they can; from corrections alone, little can be
 learned where they contradict the old annotation before more than 0.5 F1 is forgotten.
