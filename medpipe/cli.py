@@ -40,6 +40,8 @@ app = typer.Typer(
 )
 schema_app = typer.Typer(help="The contracts of the tables.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
+export_app = typer.Typer(help="The tables in other formats.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
 
 RUN_JSON = "medpipe.run/1"  # name and major version of the JSON that `medpipe run --json` prints
 
@@ -286,25 +288,62 @@ def run_shards(stage: str, work: str, number: int | None, settings: Settings) ->
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="tagger, relations or summarizer.")],
-    config: Annotated[str, typer.Option(help="Name of a shipped config, or a TOML file.")],
-    corpora: Annotated[Path, typer.Option(help="Folder that holds the corpora of the config.")],
+    model_kind: Annotated[str, typer.Argument(metavar="MODEL", help="tagger, relations or summarizer.")],
     out: Annotated[Path, typer.Option(help="Where the model and its checkpoints go.")],
+    config: Annotated[str | None, typer.Option(help="Name of a shipped config, or a TOML file.")] = None,
+    corpora: Annotated[Path | None, typer.Option(help="Folder that holds the corpora of the config.")] = None,
+    corrections: Annotated[
+        Path | None,
+        typer.Option("--from", help="Corrections to continue a tagger on: a BRAT folder, or JSON lines."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="With --from: the model to continue; default: tagger.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="With --from: TOML map from the corrections' types to the model's labels.")
+    ] = None,
+    hold: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --from: held-out data of the old labels; default: the dev sets in --corpora."),
+    ] = None,
+    notes: Annotated[
+        Path | None,
+        typer.Option(help="With --from: a warehouse of unannotated notes on which the old model's answers are held."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     device: DeviceOption = None,
 ) -> None:
-    """Trains a model: killed and started again with --resume, it goes on from its last checkpoint."""
+    """Trains a model: killed and started again with --resume, it goes on from its last checkpoint.
+
+    With --from, continues a tagger on a site's corrections; --notes and --corpora are then what is replayed so that
+    less is forgotten. The model takes its place at --out only where it is better on the held-out part of the
+    corrections and not more than 0.5 F1 worse on --hold; else it stays in OUT.candidate and the exit code is 4.
+    """
     from importlib import import_module
 
     from medpipe.learn.config import load_config
 
-    check_choice("model", model, ("tagger", "relations", "summarizer"))
+    check_choice("model", model_kind, ("tagger", "relations", "summarizer"))
     settings = load_settings(device=device)
-    trainer = import_module(f"medpipe.learn.{model}")
-    figures = trainer.train(
-        load_config(config), corpora=corpora, out=out, device=settings.device, resume=resume,
-        report=lambda line: print(line, file=sys.stderr, flush=True),
-    )  # fmt: skip
+    common: dict[str, Any] = {
+        "out": out, "corpora": corpora, "device": settings.device, "resume": resume,
+        "report": lambda line: print(line, file=sys.stderr, flush=True),
+    }  # fmt: skip
+    if corrections is not None:
+        check_choice("--from", model_kind, ("tagger",))
+        from medpipe.learn.continual import continue_training
+
+        figures = continue_training(
+            corrections, model=model or "tagger", labels=labels, hold=hold or (), notes=notes,
+            config=load_config(config) if config else None, **common,
+        )  # fmt: skip
+    else:
+        for name, given, needed in (
+            ("--config", config, True), ("--corpora", corpora, True),
+            ("--model", model, False), ("--labels", labels, False), ("--hold", hold, False), ("--notes", notes, False),
+        ):  # fmt: skip
+            if needed != bool(given):
+                reason = "it is needed" if needed else "it belongs to --from"
+                raise MedpipeError("SETTING_INVALID", name=name, reason=reason)
+        figures = import_module(f"medpipe.learn.{model_kind}").train(load_config(str(config)), **common)
     print(json.dumps(figures, indent=1, default=str))
 
 
@@ -420,6 +459,20 @@ def schema_diff(table: str, old: str, new: str) -> None:
 
     change = contracts.diff(table, old, new)
     print(change)
+
+
+@export_app.command("brat")
+def export_brat(
+    out: Annotated[Path, typer.Option(help="Folder to write; it must be new or empty.")],
+    warehouse: WarehouseOption = None,
+    date: Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; all if not given.")] = None,
+) -> None:
+    """Writes every processed note with its entities, assertions and relations as a BRAT folder, to be corrected."""
+    from medpipe.export import brat
+
+    settings = load_settings(warehouse=warehouse)
+    partition = parse_date(date) if date is not None else None
+    print_counts({**brat.export_brat(settings.warehouse, out, partition=partition)})
 
 
 @app.command()

@@ -128,6 +128,12 @@ CODES: dict[str, Code] = {
         "Run again: a new plan is made with the new model.",
         EXIT_ENVIRONMENT,
     ),
+    "PROMOTION_REFUSED": Code(
+        "The candidate was not promoted: {reason}.",
+        "It lies in {path} with its figures (promotion.json); the model before it stays in use.",
+        EXIT_CONTRACT,
+    ),
+    "OUTPUT_EXISTS": Code("{path} is not empty.", "Name a folder that does not exist yet.", EXIT_USAGE),
     "WAREHOUSE_INVALID": Code("{path} is not a medpipe warehouse: {reason}.", "Check the path.", EXIT_INPUT),
     "PARTITION_BUSY": Code(
         "Another run is publishing the partition {partition}.", "Wait for it to end and run again.", EXIT_ENVIRONMENT

@@ -20,12 +20,13 @@ PROMISED = {
     "relate": {"--warehouse", "--date", "--shard", "--device"},
     "summarize": {"--warehouse", "--date", "--shard", "--device"},
     "publish": {"--warehouse", "--date"},
-    "train": {"--config", "--corpora", "--out", "--resume", "--device"},
+    "train": {"--config", "--corpora", "--out", "--resume", "--device", "--from", "--model", "--labels", "--hold", "--notes"},
     "evaluate": {"--corpus", "--model", "--labels", "--terminology", "--device", "--json"},
     "bench": {"--notes", "--tokens", "--device", "--json"},
     "doctor": {"--warehouse", "--json"},
 }
 PROMISED_SCHEMA = {"list", "show", "check", "diff"}
+PROMISED_EXPORT = {"brat": {"--warehouse", "--date", "--out"}}
 
 
 @pytest.mark.parametrize("name", PROMISED)
@@ -38,6 +39,12 @@ def test_promised_options_are_there(name: str) -> None:
 def test_promised_schema_commands_are_there() -> None:
     group = typer.main.get_command(cli.app).commands["schema"]  # type: ignore[attr-defined]
     assert set(group.commands) >= PROMISED_SCHEMA
+
+
+@pytest.mark.parametrize("name", PROMISED_EXPORT)
+def test_promised_exports_are_there(name: str) -> None:
+    group = typer.main.get_command(cli.app).commands["export"]  # type: ignore[attr-defined]
+    assert {option for parameter in group.commands[name].params for option in parameter.opts} >= PROMISED_EXPORT[name]
 
 
 def test_help_is_light() -> None:
@@ -55,8 +62,13 @@ def test_help_is_light() -> None:
         (["run", "x", "--device", "tpu"], 2, "SETTING_INVALID"),
         (["tag", "--shard", "3/2", "--date", "2026-01-01"], 3, "INPUT_EMPTY"),
         (["train", "poet", "--config", "x", "--corpora", ".", "--out", "."], 2, "SETTING_INVALID"),
+        (["train", "tagger", "--config", "tagger", "--out", "."], 2, "--corpora"),
+        (["train", "tagger", "--config", "tagger", "--corpora", ".", "--out", ".", "--hold", "x"], 2, "--from"),
+        (["train", "relations", "--from", ".", "--out", "m"], 2, "SETTING_INVALID"),
+        (["train", "tagger", "--from", "none", "--out", "m"], 3, "CORPUS_NOT_FOUND"),
         (["evaluate", "tagger", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
         (["evaluate", "codes", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
+        (["export", "brat", "--warehouse", "none", "--out", "folder"], 3, "WAREHOUSE_INVALID"),
         (["nonsense"], 2, "nonsense"),
     ],
 )

@@ -7,7 +7,7 @@ Summary pairs have ``id``, ``source``, ``summary`` and optionally ``section``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,23 +64,27 @@ def read_documents(path: Path) -> list[AnnotatedDocument]:
     Raises:
         MedpipeError: CORPUS_NOT_FOUND; CORPUS_INVALID with the line, where a field is missing or a span lies outside.
     """
-    documents = []
-    for number, record in read_lines(path):
-        try:
-            text = record["text"]
-            entities = tuple(corpus_entity(raw, text) for raw in record.get("entities", []))
-            relations = tuple(Relation(raw["type"], raw["head"], raw["tail"]) for raw in record.get("relations", []))
-            attributes = {
-                raw["id"]: list(raw["attributes"]) for raw in record.get("entities", []) if raw.get("attributes")
-            }
-            document = AnnotatedDocument(str(record["doc_id"]), text, entities, relations, attributes)
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else type(error).__name__
-            raise MedpipeError("CORPUS_INVALID", path=path, line=number, reason=reason) from error
-        if any(not 0 <= entity.start < entity.end <= len(text) for entity in entities):
-            raise MedpipeError("CORPUS_INVALID", path=path, line=number, reason="a span outside the text")
-        documents.append(document)
-    return documents
+    return [make_document(record, path, number) for number, record in read_lines(path)]
+
+
+def make_document(record: Mapping[str, Any], path: Path, number: int) -> AnnotatedDocument:
+    """Returns the document of a record; ``path`` and ``number`` say in an error where it stands.
+
+    Raises:
+        MedpipeError: CORPUS_INVALID.
+    """
+    try:
+        text = record["text"]
+        entities = tuple(corpus_entity(raw, text) for raw in record.get("entities", []))
+        relations = tuple(Relation(raw["type"], raw["head"], raw["tail"]) for raw in record.get("relations", []))
+        attributes = {raw["id"]: list(raw["attributes"]) for raw in record.get("entities", []) if raw.get("attributes")}
+        document = AnnotatedDocument(str(record["doc_id"]), text, entities, relations, attributes)
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else type(error).__name__
+        raise MedpipeError("CORPUS_INVALID", path=path, line=number, reason=reason) from error
+    if any(not 0 <= entity.start < entity.end <= len(text) for entity in entities):
+        raise MedpipeError("CORPUS_INVALID", path=path, line=number, reason="a span outside the text")
+    return document
 
 
 def read_pairs(path: Path) -> list[SummaryPair]:

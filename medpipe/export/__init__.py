@@ -1,0 +1,1 @@
+"""Views of the tables in other formats: never a second store."""
