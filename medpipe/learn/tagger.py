@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from medpipe.device import resolve_device
 from medpipe.errors import MedpipeError
 from medpipe.evaluate.spans import LabelMap, Span, make_label_map, score_spans
 from medpipe.learn.corpora import AnnotatedDocument, read_documents
+from medpipe.learn.distill import DistillationConfig, distill
 from medpipe.learn.loop import LoopConfig, Trainer
 from medpipe.learn.pretrain import PretrainingConfig, pretrain
 from medpipe.tag.features import encode_spans, entity_tokens
@@ -33,6 +34,8 @@ from medpipe.text.batches import bucket_batches
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows, pad_rows
 from medpipe.weights import save_model
+
+Table = TypeVar("Table")
 
 DEV_BUDGET = 8192  # padded tokens of a batch when scoring
 
@@ -60,6 +63,7 @@ class TaggerConfig:
     network: NetworkConfig
     training: LoopConfig
     sampling: SamplingConfig
+    distillation: DistillationConfig | None
     pretraining: PretrainingConfig | None
 
     @property
@@ -102,7 +106,8 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
             network=NetworkConfig(**config.get("network", {})),
             training=LoopConfig(**config.get("training", {})),
             sampling=SamplingConfig(**config.get("sampling", {})),
-            pretraining=parse_pretraining(config.get("pretraining")),
+            distillation=parse_table(DistillationConfig, config.get("distillation")),
+            pretraining=parse_table(PretrainingConfig, config.get("pretraining")),
         )
     except KeyError as error:
         raise MedpipeError("CONFIG_INVALID", name=name, reason=f"no {error}") from error
@@ -110,11 +115,11 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
         raise MedpipeError("CONFIG_INVALID", name=name, reason=error) from error
 
 
-def parse_pretraining(table: Mapping[str, Any] | None) -> PretrainingConfig | None:
-    """Returns the ``[pretraining]`` table with its ``[pretraining.training]``, checked; ``None``: there is none."""
+def parse_table(kind: Callable[..., Table], table: Mapping[str, Any] | None) -> Table | None:
+    """Returns a table that has a ``training`` table of its own, checked; ``None``: there is none."""
     if table is None:
         return None
-    return PretrainingConfig(**{**table, "training": LoopConfig(**table.get("training", {}))})
+    return kind(**{**table, "training": LoopConfig(**table.get("training", {}))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +371,11 @@ def train(
     where = resolve_device(device)
     torch.manual_seed(parsed.training.seed)
     network = TaggerNetwork(parsed.network, labels=len(parsed.all_labels), styles=len(parsed.styles)).to(where)
-    before = None
+    before = taught = None
+    if parsed.distillation is not None:
+        taught = distill(
+            network, parsed.distillation, corpora=corpora, out=out / "distillation", resume=resume, report=report
+        )
     if parsed.pretraining is not None:
         before = pretrain(
             network, parsed.pretraining, corpora=corpora, out=out / "pretraining", resume=resume, report=report
@@ -411,7 +420,7 @@ def train(
         "wall_seconds": time.monotonic() - started,
         "epochs": trainer.progress.best_epoch,
     }
-    result |= {"train": facts, "pretraining": before}
+    result |= {"train": facts, "distillation": taught, "pretraining": before}
     model_config = {
         "name": parsed.name,
         "version": parsed.version,

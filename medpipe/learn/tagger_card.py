@@ -63,6 +63,19 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         )
     lines += ["", "Not learnable: across two sentences, or more levels deep than the model has.", ""]
     lines += [f"- {CREDITS.get(entry['folder'], entry['folder'])}" for entry in config.corpora]
+    if config.distillation is not None:
+        taught = result["distillation"]
+        folders = list(dict.fromkeys(name.split("/")[0] for name in config.distillation.texts))
+        lines += [
+            "",
+            "Before that, the encoder learned to predict how all-MiniLM-L6-v2 (Apache-2.0; used in training only) sees "
+            f"every word of {taught['tokens']} tokens of unannotated text, {taught['epochs']} times over, in "
+            f"{taught['seconds']:.0f} s ({100 * taught['explained']:.0f} % of the variance of its states on held-out "
+            f"text). The texts: train files of {', '.join(folders)}.",
+            "",
+        ]
+        annotated = [entry["folder"] for entry in config.corpora]
+        lines += [f"- {CREDITS.get(folder, folder)}" for folder in folders if folder not in annotated]
     if config.pretraining is not None:
         done = result["pretraining"]
         folders = list(dict.fromkeys(name.split("/")[0] for name in config.pretraining.texts))
