@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medpipe.learn.loop import LoopConfig, Trainer
+from medpipe.learn.loop import LoopConfig, Trainer, lower_precision
 from medpipe.learn.pretrain import mask_batch, read_texts
 from medpipe.learn.teacher import Teacher, find_teacher
 from medpipe.tag.network import TaggerNetwork
@@ -49,7 +49,7 @@ class DistillationConfig:
     masked: float = 0.15  # of the words
     dropout: float = 0.1
     batch_tokens: int = 4096
-    compute: str = "bfloat16"  # of the teacher: float32 where the CPU has nothing better
+    compute: str = "bfloat16"  # of the teacher
     training: LoopConfig = field(default_factory=LoopConfig)
 
 
@@ -64,8 +64,9 @@ class States:
 class DistillationNetwork(nn.Module):
     """The encoder with two heads that predict the teacher's states: from the word alone, and from its sentence."""
 
-    def __init__(self, encoder: TaggerNetwork, size: int) -> None:
+    def __init__(self, encoder: TaggerNetwork, size: int, compute: str = "float32") -> None:
         super().__init__()
+        self.compute = compute
         self.encoder = encoder
         self.alone = nn.Linear(2 * encoder.config.width, size)
         self.within = nn.Linear(2 * encoder.config.hidden, size)
@@ -82,7 +83,8 @@ class DistillationNetwork(nn.Module):
         Returns:
             From the words alone and from their sentences, shape: (known words, size) each.
         """
-        hidden = self.encoder.encode(vectors * ~masked[:, :, None], lengths, torch.zeros_like(lengths))
+        with lower_precision(vectors.device, self.compute):
+            hidden = self.encoder.encode(vectors * ~masked[:, :, None], lengths, torch.zeros_like(lengths))
         return self.alone(vectors[known]), self.within(hidden[known])
 
 
@@ -129,7 +131,7 @@ def distill(
 
     torch.manual_seed(config.training.seed)
     encoder = TaggerNetwork(replace(network.config, dropout=config.dropout), labels=1, styles=1)
-    model = DistillationNetwork(encoder, config.size).to(device)
+    model = DistillationNetwork(encoder, config.size, config.training.compute).to(device)
 
     def make_batches(epoch: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         shuffled = rng.permutation(len(rows.length))

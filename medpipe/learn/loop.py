@@ -41,6 +41,7 @@ class LoopConfig:
     patience: int = 1000  # looks at dev without a better score before it stops
     evaluate_every: int = 1  # epochs
     seed: int = 13
+    compute: str = "float32"  # or bfloat16: what the LSTMs compute in; the weights stay float32
     rates: dict[str, float] = field(default_factory=dict)  # factor on the learning rate, by a name's beginning
 
 
@@ -55,6 +56,14 @@ class Progress:
     best_epoch: int = -1
     looks_since_best: int = 0
     seconds: float = 0.0
+
+
+def lower_precision(device: torch.device, compute: str) -> torch.autocast:
+    """Returns the context in which matrix products are computed in ``compute``; float32 changes nothing.
+
+    bfloat16 pays where the processor has it (AVX512-BF16, AMX, a GPU), and is slow where it does not.
+    """
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=compute == "bfloat16")
 
 
 def parameter_groups(network: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -25,7 +25,8 @@ from medpipe.errors import MedpipeError
 from medpipe.evaluate.spans import LabelMap, Span, make_label_map, score_spans
 from medpipe.learn.corpora import AnnotatedDocument, read_documents
 from medpipe.learn.distill import DistillationConfig, distill
-from medpipe.learn.loop import LoopConfig, Trainer
+from medpipe.learn.divide import Divider, fit_divider
+from medpipe.learn.loop import LoopConfig, Trainer, lower_precision
 from medpipe.learn.pretrain import PretrainingConfig, pretrain
 from medpipe.tag.features import encode_spans, entity_tokens
 from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss
@@ -58,6 +59,7 @@ class TaggerConfig:
     version: str
     labels: list[str]
     auxiliary: dict[str, list[str]]
+    divided: list[str]  # auxiliary labels whose mentions train the likelier of its parts, too
     corpora: list[dict[str, Any]]
     styles: list[str]
     network: NetworkConfig
@@ -82,6 +84,9 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
     try:
         labels = [str(label) for label in config["labels"]]
         auxiliary = {str(whole): [str(part) for part in parts] for whole, parts in config.get("auxiliary", {}).items()}
+        divided = [str(whole) for whole in config.get("divided", [])]
+        if unknown := set(divided) - set(auxiliary):
+            raise ValueError(f"{sorted(unknown)} to be divided are no auxiliary labels")
         corpora = []
         for entry in config["corpora"]:
             mapping = entry.get("labels")
@@ -101,6 +106,7 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
             version=str(config["version"]),
             labels=labels,
             auxiliary=auxiliary,
+            divided=divided,
             corpora=corpora,
             styles=list(dict.fromkeys(entry["style"] for entry in corpora)),
             network=NetworkConfig(**config.get("network", {})),
@@ -168,16 +174,19 @@ def make_training_rows(config: TaggerConfig, corpora: Path, table: WordTable) ->
     }
     facts: dict[str, Any] = {}
     tokens_before = 0
+    read = {entry["folder"]: read_split(corpora, entry, "train") for entry in config.corpora}
+    dividers = make_dividers(config, read)
     for entry in config.corpora:
-        documents = read_split(corpora, entry, "train")
+        documents = read[entry["folder"]]
         texts = [document.text for document in documents]
         rows = make_rows(texts, table)
         cased = [[fold(token) for text, part in zip(texts, rows.tokens, strict=True) for token in part.strings(text)]
                  for fold in (str.upper, str.lower)]  # fmt: skip
         label_map = make_label_map(entry.get("labels"), entry["annotates"], {})
-        tags, counts = encode_corpus(documents, rows, label_map, labels, levels)
+        tags, counts = encode_corpus(documents, rows, label_map, labels, levels, dividers)
         annotated = np.zeros((len(rows.start), len(labels)), dtype=bool)
-        annotated[:, [labels[label] for label in entry["annotates"]]] = True
+        parts_of = [part for whole in dividers if whole in entry["annotates"] for part in config.auxiliary[whole]]
+        annotated[:, [labels[label] for label in (*entry["annotates"], *parts_of)]] = True
         mark_unsure(annotated, documents, rows, entry["unsure"], labels)
         facts[entry["folder"]] = {
             "documents": len(documents),
@@ -196,22 +205,57 @@ def make_training_rows(config: TaggerConfig, corpora: Path, table: WordTable) ->
     return TrainingRows(**joined, features=torch.from_numpy(table.features.copy())), facts
 
 
+def make_dividers(config: TaggerConfig, read: Mapping[str, Sequence[AnnotatedDocument]]) -> dict[str, Divider]:
+    """Returns a classifier for each label that is divided, fitted to the corpora that annotate all its parts."""
+    dividers = {}
+    for whole in config.divided:
+        parts = config.auxiliary[whole]
+        mentions = [
+            (document.text[start:end], label)
+            for entry in config.corpora
+            if set(parts) <= set(entry["annotates"])
+            for document in read[entry["folder"]]
+            for start, end, label in sorted(
+                make_label_map(entry.get("labels"), entry["annotates"], {}).map_gold(document)
+            )
+            if label in parts
+        ]
+        if mentions:
+            dividers[whole] = fit_divider([text for text, _ in mentions], [label for _, label in mentions], parts)
+    return dividers
+
+
+def divide_spans(spans: Sequence[Span], text: str, dividers: Mapping[str, Divider]) -> list[Span]:
+    """Returns the spans of labels that are divided, as the part that each most likely is."""
+    found: list[Span] = []
+    for whole, divider in dividers.items():
+        places = [(start, end) for start, end, label in spans if label == whole]
+        named = divider.divide([text[start:end] for start, end in places])
+        found += [(start, end, part) for (start, end), part in zip(places, named, strict=True)]
+    return found
+
+
 def encode_corpus(
-    documents: Sequence[AnnotatedDocument], rows: Rows, label_map: LabelMap, labels: Mapping[str, int], levels: int
+    documents: Sequence[AnnotatedDocument],
+    rows: Rows,
+    label_map: LabelMap,
+    labels: Mapping[str, int],
+    levels: int,
+    dividers: Mapping[str, Divider],
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Returns the tags of all tokens of a corpus, and how many entities there are and could not be encoded."""
     tags, entities, across, crowded = [], 0, 0, 0
     for number, document in enumerate(documents):
-        gold = label_map.map_gold(document)
+        gold = sorted(label_map.map_gold(document))
         placed = [
             (entity_tokens(rows.tokens[number], rows.sentences[number], start, end), labels[label])
-            for start, end, label in gold
+            for start, end, label in gold + divide_spans(gold, document.text, dividers)
         ]
         spans = [(*interval, label) for interval, label in placed if interval is not None]
         part, lost = encode_spans(spans, len(rows.tokens[number]), len(labels), levels)
         tags.append(part)
         entities += len(gold)
-        across += len(gold) - len(spans)
+        across += sum(interval is None for interval, _ in placed[: len(gold)])
         crowded += lost
     return np.concatenate(tags), {"entities": entities, "across_sentences": across, "no_level": crowded}
 
@@ -249,8 +293,10 @@ def make_batches(rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Ge
     return batches
 
 
-def batch_loss(network: TaggerNetwork, batch: Batch, rows: TrainingRows, device: torch.device) -> Tensor:
-    """Returns the loss of a batch for every token."""
+def batch_loss(
+    network: TaggerNetwork, batch: Batch, rows: TrainingRows, device: torch.device, compute: str = "float32"
+) -> Tensor:
+    """Returns the loss of a batch for every token; ``compute`` as in the loop's config."""
     positions, inside = pad_rows(rows.start[batch.rows], rows.length[batch.rows])
     words = np.where(inside, rows.words[batch.case[:, None], positions], 0)
     unique, inverse = np.unique(words, return_inverse=True)
@@ -259,7 +305,9 @@ def batch_loss(network: TaggerNetwork, batch: Batch, rows: TrainingRows, device:
     vectors = network.embed(features).index_select(0, torch.from_numpy(inverse.reshape(-1)).to(device))
     vectors = vectors.view(*words.shape, -1)
     lengths = torch.from_numpy(rows.length[batch.rows]).to(device)
-    emissions = network(vectors, lengths, torch.from_numpy(batch.style).to(device))
+    with lower_precision(device, compute):
+        hidden = network.encode(vectors, lengths, torch.from_numpy(batch.style).to(device))
+    emissions = network.score(hidden)
     tags = torch.from_numpy(np.where(inside[:, :, None, None], rows.tags[positions], 0)).to(device)
     annotated = torch.from_numpy(rows.annotated[batch.rows]).to(device)
     return likelihood_loss(network, emissions, lengths, tags, annotated) / int(rows.length[batch.rows].sum())
@@ -396,7 +444,7 @@ def train(
 
     def compute_loss(module: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(module, TaggerNetwork)
-        return batch_loss(module, batch, rows, where)
+        return batch_loss(module, batch, rows, where, parsed.training.compute)
 
     trainer = Trainer(
         network,

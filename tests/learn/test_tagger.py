@@ -9,6 +9,7 @@ import torch
 from medpipe.errors import MedpipeError
 from medpipe.evaluate.spans import evaluate_tagger, tag_texts
 from medpipe.learn.config import list_configs, load_config
+from medpipe.learn.divide import fit_divider
 from medpipe.learn.tagger import (
     calibration_error,
     fit_calibration,
@@ -17,6 +18,7 @@ from medpipe.learn.tagger import (
     parse_config,
     train,
 )
+from medpipe.tag.crf import BEGIN, SINGLE
 from medpipe.tag.stage import Tagger
 from medpipe.text.features import WordTable
 
@@ -147,6 +149,39 @@ def test_rows_mask_what_a_corpus_does_not_annotate(corpora):
     assert rows.words.shape == (3, facts["notes"]["tokens"] + facts["letters"]["tokens"])
 
 
+def test_mentions_of_a_coarse_label_train_the_likelier_part(corpora):
+    config = CONFIG | {
+        "auxiliary": {"THING": ["SYMPTOM", "DRUG"]},
+        "divided": ["THING"],
+        "corpora": [
+            {"folder": "notes", "labels": {"Finding": "SYMPTOM", "Medicine": "DRUG"}},
+            {"folder": "letters", "labels": {"Finding": "THING"}, "style": "letter"},
+        ],
+    }
+    parsed = parse_config(config)
+    rows, facts = make_training_rows(parsed, corpora, WordTable(512))
+    notes = facts["notes"]["sentences"]
+    assert parsed.all_labels == ["SYMPTOM", "DRUG", "THING"]
+    assert rows.annotated[:notes].tolist() == [[True, True, False]] * notes
+    assert rows.annotated[notes:].all()
+    tags = rows.tags[rows.start[notes] :]  # shape: (tokens, labels, levels)
+    assert np.array_equal(tags[:, 0], tags[:, 2])  # all of these findings are symptoms
+    assert not tags[:, 1].any()
+    assert facts["letters"]["entities"] == int(np.isin(tags[:, 2], [BEGIN, SINGLE]).sum())  # none counted twice
+    undivided, _ = make_training_rows(parse_config(config | {"divided": []}), corpora, WordTable(512))
+    assert not undivided.annotated[notes:, :2].any()
+
+
+def test_divider_knows_words_it_has_seen_and_words_like_them():
+    mentions = ["severe pain", "chest pain", "nausea", "lung carcinoma", "adenocarcinoma", "carcinoma of the lung"]
+    divider = fit_divider(mentions, ["S", "S", "S", "D", "D", "D"], ["D", "S"])
+    assert divider.divide(mentions) == ["S", "S", "S", "D", "D", "D"]
+    assert divider.divide(["back pain", "osteocarcinomas", ""])[:2] == ["S", "D"]
+    assert divider.divide([]) == []
+    again = fit_divider(mentions, ["S", "S", "S", "D", "D", "D"], ["D", "S"])
+    assert torch.equal(again.weights, divider.weights)
+
+
 def test_batches_hold_every_row_once_and_depend_on_the_generator_alone(corpora):
     rows, _ = make_training_rows(parse_config(CONFIG), corpora, WordTable(512))
     sampling = parse_config(CONFIG).sampling
@@ -194,6 +229,7 @@ def test_sentences_with_unsure_types_say_nothing_about_some_labels(tmp_path):
         {"network": {"depth": 3}},
         {"training": {"epoch": 3}},
         {"corpora": [{"style": "x"}]},  # no folder
+        {"divided": ["DRUG"]},  # no auxiliary label
     ],
 )
 def test_invalid_configs(change):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.learn.test_tagger import CONFIG, corpora  # noqa: F401
 
 from medpipe.errors import MedpipeError
 from medpipe.learn import distill as distillation
@@ -19,6 +18,7 @@ from medpipe.learn.teacher import MOST_PIECES, Teacher, find_teacher, mean_by_wo
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
 from medpipe.text.features import WordTable
 from medpipe.text.rows import make_rows
+from tests.learn.test_tagger import CONFIG, corpora  # noqa: F401
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "she", "took", "fever", "the", "patient", "had", "na", "##use", "##a"]
 SIZE, LAYERS = 8, 2
