@@ -56,8 +56,8 @@ def encode_mentions(mentions: Sequence[str]) -> Tensor:
         last = [1 + (number + BUCKETS // 3) % (BUCKETS - 1) for number in word_features(words[-1], BUCKETS) if number]
         rows.append(np.array(features + last))
     encoded = np.full((len(rows), max(map(len, rows))), PADDING)
-    for row, features in zip(encoded, rows, strict=True):
-        row[: len(features)] = features
+    for row, numbers in zip(encoded, rows, strict=True):
+        row[: len(numbers)] = numbers
     return torch.from_numpy(encoded)
 
 
@@ -70,6 +70,7 @@ def fit_divider(mentions: Sequence[str], labels: Sequence[str], parts: Sequence[
     for _ in range(STEPS):
         optimizer.zero_grad()
         scores = nn.functional.embedding_bag(features, weights, padding_idx=PADDING)
-        cross_entropy(scores * 10, target).backward()  # the mean of many features is small
+        loss = cross_entropy(scores * 10, target)  # the mean of many features is small
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return Divider(weights.detach(), list(parts))
