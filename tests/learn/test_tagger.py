@@ -249,6 +249,15 @@ def test_shipped_configs_are_valid(name):
     assert config.network.levels >= 2
 
 
+def test_config_takes_from_the_included_file_what_it_lacks(tmp_path):
+    (tmp_path / "shared.toml").write_text("a = 1\n[part]\nx = 1\n[other]\ny = 2\n")
+    (tmp_path / "whole.toml").write_text('include = "shared.toml"\na = 3\n[part]\nz = 4\n')
+    assert load_config(str(tmp_path / "whole.toml")) == {"a": 3, "part": {"z": 4}, "other": {"y": 2}}
+    (tmp_path / "shared.toml").unlink()
+    with pytest.raises(MedpipeError, match="CONFIG_INVALID"):
+        load_config(str(tmp_path / "whole.toml"))
+
+
 def test_shipped_tagger_gives_the_labels_of_the_vocabulary():
     from medpipe.records import LABELS
 
