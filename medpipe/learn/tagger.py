@@ -65,6 +65,7 @@ class TaggerConfig:
     network: NetworkConfig
     training: LoopConfig
     sampling: SamplingConfig
+    ablations: list[dict[str, Any]]  # what was tried: ``what``, ``corpus``, ``f1``; for the card
     distillation: DistillationConfig | None
     pretraining: PretrainingConfig | None
 
@@ -112,6 +113,7 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
             network=NetworkConfig(**config.get("network", {})),
             training=LoopConfig(**config.get("training", {})),
             sampling=SamplingConfig(**config.get("sampling", {})),
+            ablations=[dict(row) for row in config.get("ablations", [])],
             distillation=parse_table(DistillationConfig, config.get("distillation")),
             pretraining=parse_table(PretrainingConfig, config.get("pretraining")),
         )

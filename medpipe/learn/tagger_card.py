@@ -92,6 +92,12 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         lines += ["", "## Label maps", ""]
         parts = ", ".join(f"{whole} ({' or '.join(parts)})" for whole, parts in config.auxiliary.items())
         lines += [f"Trained only, never given: {parts}. In the scores below either label counts as it.", ""]
+        if config.divided:
+            lines += [
+                f"A mention of {', '.join(config.divided)} trains one of its parts too: the one that a classifier of "
+                "mentions, fitted to the corpora that annotate the parts, finds likelier.",
+                "",
+            ]
         for entry in config.corpora:
             lines.append(
                 f"- {entry['folder']}: "
@@ -104,6 +110,9 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         lines += [_score_row("", label, one) for label, one in scores["labels"].items()]
         if scores["nested"]["support"]:
             lines.append(_score_row("", "nested", scores["nested"]))
+    if config.ablations:
+        lines += ["", "## Ablation (micro F1 on dev)", "", "| what | corpora | F1 |", "|---|---|---:|"]
+        lines += [f"| {row['what']} | {row['corpus']} | {row['f1']:.1f} |" for row in config.ablations]
     slope, intercept = result["calibration"]
     lines += [
         "",

@@ -69,6 +69,7 @@ CONFIG = {
     "version": "0.0.1",
     "labels": ["SYMPTOM", "DRUG"],
     "network": {"buckets": 512, "width": 8, "hidden": 12, "layers": 2, "dropout": 0.1},
+    "ablations": [{"what": "as it is", "corpus": "notes", "f1": 91.04}],
     "training": {"epochs": 3, "learning_rate": 2e-2, "average_decay": 0.9},
     "sampling": {"batch_tokens": 128, "upper_case": 0.1, "lower_case": 0.1, "plain_style": 0.5},
     "corpora": [
@@ -92,6 +93,7 @@ def test_training_learns(trained):
     assert len(lines) == 4
     assert {path.name for path in out.iterdir()} >= {"model.safetensors", "config.json", "MODEL_CARD.md"}
     assert "| **notes** | **all** |" in (out / "MODEL_CARD.md").read_text()
+    assert "| as it is | notes | 91.0 |" in (out / "MODEL_CARD.md").read_text()
 
 
 def test_trained_model_is_loaded_and_scores_the_same(trained, corpora):
