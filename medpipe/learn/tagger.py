@@ -49,6 +49,7 @@ class SamplingConfig:
     upper_case: float = 0.0
     lower_case: float = 0.0
     plain_style: float = 0.0
+    late_epoch: int = 0  # from this epoch on (0 is the first) a corpus's ``late_repeat`` counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
                 raise ValueError(f"{entry['folder']} maps to unknown labels {sorted(unknown)}")
             corpora.append(
                 {"folder": entry["folder"], "style": "clinical", "repeat": 1, "unsure": {}}
+                | {"late_repeat": entry.get("repeat", 1)}
                 | dict(entry)
                 | {"annotates": annotates}
             )
@@ -140,6 +142,7 @@ class TrainingRows:
     tags: np.ndarray  # shape: (tokens, labels, levels), int8
     annotated: np.ndarray  # shape: (rows, labels), bool
     style: np.ndarray  # shape: (rows,), int64
+    epoch: np.ndarray  # shape: (rows,), int64; the first in which the row is seen
     features: Tensor  # shape: (words, features), int32; of every word
 
 
@@ -172,7 +175,7 @@ def make_training_rows(config: TaggerConfig, corpora: Path, table: WordTable) ->
     labels = {label: number for number, label in enumerate(config.all_labels)}
     levels = config.network.levels
     parts: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("words", "start", "length", "tags", "annotated", "style")
+        name: [] for name in ("words", "start", "length", "tags", "annotated", "style", "epoch")
     }
     facts: dict[str, Any] = {}
     tokens_before = 0
@@ -195,7 +198,9 @@ def make_training_rows(config: TaggerConfig, corpora: Path, table: WordTable) ->
             "sentences": len(rows.start),
             "tokens": len(rows.words),
         } | counts
-        for _ in range(entry["repeat"]):  # the same tokens, met more than once an epoch
+        for number in range(max(entry["repeat"], entry["late_repeat"])):  # the same tokens, more than once an epoch
+            late = number >= entry["repeat"]
+            parts["epoch"].append(np.full(len(rows.start), config.sampling.late_epoch if late else 0))
             parts["start"].append(rows.start + tokens_before)
             parts["length"].append(rows.length)
             parts["annotated"].append(annotated)
@@ -281,9 +286,11 @@ def mark_unsure(
             annotated[first_row[number] + one : first_row[number] + other + 1, columns] = False
 
 
-def make_batches(rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Generator) -> list[Batch]:
-    """Cuts all rows into batches of about equal length, in random order."""
-    shuffled = rng.permutation(len(rows.length))
+def make_batches(
+    rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Generator, epoch: int = 0
+) -> list[Batch]:
+    """Cuts all rows of an epoch into batches of about equal length, in random order."""
+    shuffled = rng.permutation(np.flatnonzero(rows.epoch <= epoch))
     buckets = bucket_batches(rows.length[shuffled], sampling.batch_tokens)
     batches = []
     for index in rng.permutation(len(buckets)):
@@ -452,7 +459,7 @@ def train(
         network,
         config=parsed.training,
         folder=out,
-        make_batches=lambda epoch, rng: make_batches(rows, parsed.sampling, rng),
+        make_batches=lambda epoch, rng: make_batches(rows, parsed.sampling, rng, epoch),
         compute_loss=compute_loss,
         evaluate=evaluate,
         report=report,

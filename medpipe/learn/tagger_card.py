@@ -59,7 +59,7 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         lost = facts["across_sentences"] + facts["no_level"]
         lines.append(
             f"| {entry['folder']} | {facts['documents']} | {facts['sentences']} | {facts['tokens']} "
-            f"| {facts['entities']} | {lost} | {entry['repeat']} × |"
+            f"| {facts['entities']} | {lost} | {describe_repeat(entry)} |"
         )
     lines += ["", "Not learnable: across two sentences, or more levels deep than the model has.", ""]
     lines += [f"- {CREDITS.get(entry['folder'], entry['folder'])}" for entry in config.corpora]
@@ -128,6 +128,12 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         "",
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def describe_repeat(entry: dict[str, Any]) -> str:
+    """Returns how often a corpus is seen in an epoch, early and late."""
+    early, late = entry["repeat"], max(entry["repeat"], entry["late_repeat"])
+    return f"{early} ×" if early == late else f"{early} ×, later {late} ×"
 
 
 def _score_row(corpus: str, label: str, scores: dict[str, float]) -> str:

@@ -196,6 +196,27 @@ def test_batches_hold_every_row_once_and_depend_on_the_generator_alone(corpora):
     assert {0, 1, 2} == set(np.concatenate([batch.case for batch in one]).tolist())
 
 
+def test_late_repeats_are_seen_late(corpora):
+    notes, letters = CONFIG["corpora"]
+    config = CONFIG | {
+        "sampling": {"batch_tokens": 128, "late_epoch": 2},
+        "corpora": [notes | {"repeat": 1}, letters | {"late_repeat": 3}],
+    }
+    parsed = parse_config(config)
+    rows, facts = make_training_rows(parsed, corpora, WordTable(512))
+    early, once = facts["notes"]["sentences"] + facts["letters"]["sentences"], facts["letters"]["sentences"]
+    for epoch, count in ((0, early), (1, early), (2, early + 2 * once)):
+        batches = make_batches(rows, parsed.sampling, np.random.default_rng(4), epoch)
+        assert sum(len(batch.rows) for batch in batches) == count
+    plain, _ = make_training_rows(parse_config(config | {"corpora": [notes | {"repeat": 1}, letters]}), corpora, WordTable(512))
+    for one, other in zip(
+        make_batches(rows, parsed.sampling, np.random.default_rng(4), 1),
+        make_batches(plain, parsed.sampling, np.random.default_rng(4), 1),
+        strict=True,
+    ):
+        assert np.array_equal(rows.start[one.rows], plain.start[other.rows])
+
+
 def test_sentences_with_unsure_types_say_nothing_about_some_labels(tmp_path):
     text = "Had asthma as a child. Has cough. Well."
     record = {
