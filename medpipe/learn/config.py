@@ -1,4 +1,7 @@
-"""Training configs: TOML files, the shipped ones beside this module in ``configs/``."""
+"""Training configs: TOML files, the shipped ones beside this module in ``configs/``.
+
+``include = "FILE"`` (relative to the config) takes from another file the tables that the config lacks.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,9 @@ def load_config(name_or_file: str) -> dict[str, Any]:
     if not path.is_file():
         raise MedpipeError("CONFIG_NOT_FOUND", name=name_or_file)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+        if included := config.pop("include", None):
+            config = tomllib.loads((path.parent / str(included)).read_text(encoding="utf-8")) | config
+        return config
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise MedpipeError("CONFIG_INVALID", name=name_or_file, reason=error) from error

@@ -424,7 +424,7 @@ def make_rows_to_train(
     labels = {name: number for number, name in enumerate([*model_config["labels"], *model_config["auxiliary"]])}
     levels = model_config["network"].get("levels", NetworkConfig().levels)
     rows = make_rows([document.text for document in corrections.train], table)
-    tags, _ = encode_corpus(corrections.train, rows, corrections.label_map, labels, levels)
+    tags, _ = encode_corpus(corrections.train, rows, corrections.label_map, labels, levels, {})
     own = without_annotation(rows, tags)
     own.annotated[:, [labels[name] for name in corrections.labels]] = True
     parts = [own]
@@ -445,6 +445,7 @@ def without_annotation(rows: Rows, tags: np.ndarray) -> TrainingRows:
         tags=tags,
         annotated=np.zeros((len(rows.start), tags.shape[1]), dtype=bool),
         style=np.zeros(len(rows.start), dtype=np.int64),
+        epoch=np.zeros(len(rows.start), dtype=np.int64),
         features=torch.zeros(0),
     )
 
@@ -453,7 +454,7 @@ def join_rows(parts: Sequence[TrainingRows], table: WordTable) -> TrainingRows:
     """Returns sentences of several kinds, whose words are all of one table, one kind behind the other."""
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts], axis=1 if name == "words" else 0)
-        for name in ("words", "length", "tags", "annotated", "style")
+        for name in ("words", "length", "tags", "annotated", "style", "epoch")
     }
     offset = np.cumsum([0, *(part.words.shape[1] for part in parts[:-1])])
     start = np.concatenate([part.start + first for part, first in zip(parts, offset, strict=True)])
@@ -548,8 +549,11 @@ def sample_batches(
         length=rows.length[chosen],
         annotated=rows.annotated[chosen],
         style=rows.style[chosen],
+        epoch=rows.epoch[chosen],
     )
-    batches = make_batches(seen, SamplingConfig(batch_tokens=config.batch_tokens), rng)
+    batches = make_batches(
+        seen, SamplingConfig(batch_tokens=config.batch_tokens), rng, epoch=int(seen.epoch.max(initial=0))
+    )
     return [Batch(chosen[batch.rows], batch.case, batch.style) for batch in batches]
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from medpipe.device import resolve_device
 from medpipe.errors import MedpipeError
 from medpipe.evaluate.spans import LabelMap, Span, make_label_map, score_spans
 from medpipe.learn.corpora import AnnotatedDocument, read_documents
-from medpipe.learn.loop import LoopConfig, Trainer
+from medpipe.learn.distill import DistillationConfig, distill
+from medpipe.learn.divide import Divider, fit_divider
+from medpipe.learn.loop import LoopConfig, Trainer, lower_precision
 from medpipe.learn.pretrain import PretrainingConfig, pretrain
 from medpipe.tag.features import encode_spans, entity_tokens
 from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss
@@ -33,6 +35,8 @@ from medpipe.text.batches import bucket_batches
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows, pad_rows
 from medpipe.weights import save_model
+
+Table = TypeVar("Table")
 
 DEV_BUDGET = 8192  # padded tokens of a batch when scoring
 
@@ -45,6 +49,7 @@ class SamplingConfig:
     upper_case: float = 0.0
     lower_case: float = 0.0
     plain_style: float = 0.0
+    late_epoch: int = 0  # from this epoch on (0 is the first) a corpus's ``late_repeat`` counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,14 @@ class TaggerConfig:
     version: str
     labels: list[str]
     auxiliary: dict[str, list[str]]
+    divided: list[str]  # auxiliary labels whose mentions train the likelier of its parts, too
     corpora: list[dict[str, Any]]
     styles: list[str]
     network: NetworkConfig
     training: LoopConfig
     sampling: SamplingConfig
+    ablations: list[dict[str, Any]]  # what was tried: ``what``, ``corpus``, ``f1``; for the card
+    distillation: DistillationConfig | None
     pretraining: PretrainingConfig | None
 
     @property
@@ -78,6 +86,9 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
     try:
         labels = [str(label) for label in config["labels"]]
         auxiliary = {str(whole): [str(part) for part in parts] for whole, parts in config.get("auxiliary", {}).items()}
+        divided = [str(whole) for whole in config.get("divided", [])]
+        if unknown := set(divided) - set(auxiliary):
+            raise ValueError(f"{sorted(unknown)} to be divided are no auxiliary labels")
         corpora = []
         for entry in config["corpora"]:
             mapping = entry.get("labels")
@@ -87,6 +98,7 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
                 raise ValueError(f"{entry['folder']} maps to unknown labels {sorted(unknown)}")
             corpora.append(
                 {"folder": entry["folder"], "style": "clinical", "repeat": 1, "unsure": {}}
+                | {"late_repeat": entry.get("repeat", 1)}
                 | dict(entry)
                 | {"annotates": annotates}
             )
@@ -97,12 +109,15 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
             version=str(config["version"]),
             labels=labels,
             auxiliary=auxiliary,
+            divided=divided,
             corpora=corpora,
             styles=list(dict.fromkeys(entry["style"] for entry in corpora)),
             network=NetworkConfig(**config.get("network", {})),
             training=LoopConfig(**config.get("training", {})),
             sampling=SamplingConfig(**config.get("sampling", {})),
-            pretraining=parse_pretraining(config.get("pretraining")),
+            ablations=[dict(row) for row in config.get("ablations", [])],
+            distillation=parse_table(DistillationConfig, config.get("distillation")),
+            pretraining=parse_table(PretrainingConfig, config.get("pretraining")),
         )
     except KeyError as error:
         raise MedpipeError("CONFIG_INVALID", name=name, reason=f"no {error}") from error
@@ -110,11 +125,11 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
         raise MedpipeError("CONFIG_INVALID", name=name, reason=error) from error
 
 
-def parse_pretraining(table: Mapping[str, Any] | None) -> PretrainingConfig | None:
-    """Returns the ``[pretraining]`` table with its ``[pretraining.training]``, checked; ``None``: there is none."""
+def parse_table(kind: Callable[..., Table], table: Mapping[str, Any] | None) -> Table | None:
+    """Returns a table that has a ``training`` table of its own, checked; ``None``: there is none."""
     if table is None:
         return None
-    return PretrainingConfig(**{**table, "training": LoopConfig(**table.get("training", {}))})
+    return kind(**{**table, "training": LoopConfig(**table.get("training", {}))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +142,7 @@ class TrainingRows:
     tags: np.ndarray  # shape: (tokens, labels, levels), int8
     annotated: np.ndarray  # shape: (rows, labels), bool
     style: np.ndarray  # shape: (rows,), int64
+    epoch: np.ndarray  # shape: (rows,), int64; the first in which the row is seen
     features: Tensor  # shape: (words, features), int32; of every word
 
 
@@ -159,27 +175,32 @@ def make_training_rows(config: TaggerConfig, corpora: Path, table: WordTable) ->
     labels = {label: number for number, label in enumerate(config.all_labels)}
     levels = config.network.levels
     parts: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("words", "start", "length", "tags", "annotated", "style")
+        name: [] for name in ("words", "start", "length", "tags", "annotated", "style", "epoch")
     }
     facts: dict[str, Any] = {}
     tokens_before = 0
+    read = {entry["folder"]: read_split(corpora, entry, "train") for entry in config.corpora}
+    dividers = make_dividers(config, read)
     for entry in config.corpora:
-        documents = read_split(corpora, entry, "train")
+        documents = read[entry["folder"]]
         texts = [document.text for document in documents]
         rows = make_rows(texts, table)
         cased = [[fold(token) for text, part in zip(texts, rows.tokens, strict=True) for token in part.strings(text)]
                  for fold in (str.upper, str.lower)]  # fmt: skip
         label_map = make_label_map(entry.get("labels"), entry["annotates"], {})
-        tags, counts = encode_corpus(documents, rows, label_map, labels, levels)
+        tags, counts = encode_corpus(documents, rows, label_map, labels, levels, dividers)
         annotated = np.zeros((len(rows.start), len(labels)), dtype=bool)
-        annotated[:, [labels[label] for label in entry["annotates"]]] = True
+        parts_of = [part for whole in dividers if whole in entry["annotates"] for part in config.auxiliary[whole]]
+        annotated[:, [labels[label] for label in (*entry["annotates"], *parts_of)]] = True
         mark_unsure(annotated, documents, rows, entry["unsure"], labels)
         facts[entry["folder"]] = {
             "documents": len(documents),
             "sentences": len(rows.start),
             "tokens": len(rows.words),
         } | counts
-        for _ in range(entry["repeat"]):  # the same tokens, met more than once an epoch
+        for number in range(max(entry["repeat"], entry["late_repeat"])):  # the same tokens, more than once an epoch
+            late = number >= entry["repeat"]
+            parts["epoch"].append(np.full(len(rows.start), config.sampling.late_epoch if late else 0))
             parts["start"].append(rows.start + tokens_before)
             parts["length"].append(rows.length)
             parts["annotated"].append(annotated)
@@ -191,22 +212,57 @@ def make_training_rows(config: TaggerConfig, corpora: Path, table: WordTable) ->
     return TrainingRows(**joined, features=torch.from_numpy(table.features.copy())), facts
 
 
+def make_dividers(config: TaggerConfig, read: Mapping[str, Sequence[AnnotatedDocument]]) -> dict[str, Divider]:
+    """Returns a classifier for each label that is divided, fitted to the corpora that annotate all its parts."""
+    dividers = {}
+    for whole in config.divided:
+        parts = config.auxiliary[whole]
+        mentions = [
+            (document.text[start:end], label)
+            for entry in config.corpora
+            if set(parts) <= set(entry["annotates"])
+            for document in read[entry["folder"]]
+            for start, end, label in sorted(
+                make_label_map(entry.get("labels"), entry["annotates"], {}).map_gold(document)
+            )
+            if label in parts
+        ]
+        if mentions:
+            dividers[whole] = fit_divider([text for text, _ in mentions], [label for _, label in mentions], parts)
+    return dividers
+
+
+def divide_spans(spans: Sequence[Span], text: str, dividers: Mapping[str, Divider]) -> list[Span]:
+    """Returns the spans of labels that are divided, as the part that each most likely is."""
+    found: list[Span] = []
+    for whole, divider in dividers.items():
+        places = [(start, end) for start, end, label in spans if label == whole]
+        named = divider.divide([text[start:end] for start, end in places])
+        found += [(start, end, part) for (start, end), part in zip(places, named, strict=True)]
+    return found
+
+
 def encode_corpus(
-    documents: Sequence[AnnotatedDocument], rows: Rows, label_map: LabelMap, labels: Mapping[str, int], levels: int
+    documents: Sequence[AnnotatedDocument],
+    rows: Rows,
+    label_map: LabelMap,
+    labels: Mapping[str, int],
+    levels: int,
+    dividers: Mapping[str, Divider],
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Returns the tags of all tokens of a corpus, and how many entities there are and could not be encoded."""
     tags, entities, across, crowded = [], 0, 0, 0
     for number, document in enumerate(documents):
-        gold = label_map.map_gold(document)
+        gold = sorted(label_map.map_gold(document))
         placed = [
             (entity_tokens(rows.tokens[number], rows.sentences[number], start, end), labels[label])
-            for start, end, label in gold
+            for start, end, label in gold + divide_spans(gold, document.text, dividers)
         ]
         spans = [(*interval, label) for interval, label in placed if interval is not None]
         part, lost = encode_spans(spans, len(rows.tokens[number]), len(labels), levels)
         tags.append(part)
         entities += len(gold)
-        across += len(gold) - len(spans)
+        across += sum(interval is None for interval, _ in placed[: len(gold)])
         crowded += lost
     return np.concatenate(tags), {"entities": entities, "across_sentences": across, "no_level": crowded}
 
@@ -230,9 +286,11 @@ def mark_unsure(
             annotated[first_row[number] + one : first_row[number] + other + 1, columns] = False
 
 
-def make_batches(rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Generator) -> list[Batch]:
-    """Cuts all rows into batches of about equal length, in random order."""
-    shuffled = rng.permutation(len(rows.length))
+def make_batches(
+    rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Generator, epoch: int = 0
+) -> list[Batch]:
+    """Cuts all rows of an epoch into batches of about equal length, in random order."""
+    shuffled = rng.permutation(np.flatnonzero(rows.epoch <= epoch))
     buckets = bucket_batches(rows.length[shuffled], sampling.batch_tokens)
     batches = []
     for index in rng.permutation(len(buckets)):
@@ -244,8 +302,10 @@ def make_batches(rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Ge
     return batches
 
 
-def batch_loss(network: TaggerNetwork, batch: Batch, rows: TrainingRows, device: torch.device) -> Tensor:
-    """Returns the loss of a batch for every token."""
+def batch_loss(
+    network: TaggerNetwork, batch: Batch, rows: TrainingRows, device: torch.device, compute: str = "float32"
+) -> Tensor:
+    """Returns the loss of a batch for every token; ``compute`` as in the loop's config."""
     positions, inside = pad_rows(rows.start[batch.rows], rows.length[batch.rows])
     words = np.where(inside, rows.words[batch.case[:, None], positions], 0)
     unique, inverse = np.unique(words, return_inverse=True)
@@ -254,7 +314,9 @@ def batch_loss(network: TaggerNetwork, batch: Batch, rows: TrainingRows, device:
     vectors = network.embed(features).index_select(0, torch.from_numpy(inverse.reshape(-1)).to(device))
     vectors = vectors.view(*words.shape, -1)
     lengths = torch.from_numpy(rows.length[batch.rows]).to(device)
-    emissions = network(vectors, lengths, torch.from_numpy(batch.style).to(device))
+    with lower_precision(device, compute):
+        hidden = network.encode(vectors, lengths, torch.from_numpy(batch.style).to(device))
+    emissions = network.score(hidden)
     tags = torch.from_numpy(np.where(inside[:, :, None, None], rows.tags[positions], 0)).to(device)
     annotated = torch.from_numpy(rows.annotated[batch.rows]).to(device)
     return likelihood_loss(network, emissions, lengths, tags, annotated) / int(rows.length[batch.rows].sum())
@@ -366,7 +428,11 @@ def train(
     where = resolve_device(device)
     torch.manual_seed(parsed.training.seed)
     network = TaggerNetwork(parsed.network, labels=len(parsed.all_labels), styles=len(parsed.styles)).to(where)
-    before = None
+    before = taught = None
+    if parsed.distillation is not None:
+        taught = distill(
+            network, parsed.distillation, corpora=corpora, out=out / "distillation", resume=resume, report=report
+        )
     if parsed.pretraining is not None:
         before = pretrain(
             network, parsed.pretraining, corpora=corpora, out=out / "pretraining", resume=resume, report=report
@@ -387,13 +453,13 @@ def train(
 
     def compute_loss(module: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(module, TaggerNetwork)
-        return batch_loss(module, batch, rows, where)
+        return batch_loss(module, batch, rows, where, parsed.training.compute)
 
     trainer = Trainer(
         network,
         config=parsed.training,
         folder=out,
-        make_batches=lambda epoch, rng: make_batches(rows, parsed.sampling, rng),
+        make_batches=lambda epoch, rng: make_batches(rows, parsed.sampling, rng, epoch),
         compute_loss=compute_loss,
         evaluate=evaluate,
         report=report,
@@ -411,7 +477,7 @@ def train(
         "wall_seconds": time.monotonic() - started,
         "epochs": trainer.progress.best_epoch,
     }
-    result |= {"train": facts, "pretraining": before}
+    result |= {"train": facts, "distillation": taught, "pretraining": before}
     model_config = {
         "name": parsed.name,
         "version": parsed.version,

@@ -59,10 +59,23 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         lost = facts["across_sentences"] + facts["no_level"]
         lines.append(
             f"| {entry['folder']} | {facts['documents']} | {facts['sentences']} | {facts['tokens']} "
-            f"| {facts['entities']} | {lost} | {entry['repeat']} × |"
+            f"| {facts['entities']} | {lost} | {describe_repeat(entry)} |"
         )
     lines += ["", "Not learnable: across two sentences, or more levels deep than the model has.", ""]
     lines += [f"- {CREDITS.get(entry['folder'], entry['folder'])}" for entry in config.corpora]
+    if config.distillation is not None:
+        taught = result["distillation"]
+        folders = list(dict.fromkeys(name.split("/")[0] for name in config.distillation.texts))
+        lines += [
+            "",
+            "Before that, the encoder learned to predict how all-MiniLM-L6-v2 (Apache-2.0; used in training only) sees "
+            f"every word of {taught['tokens']} tokens of unannotated text, {taught['epochs']} times over, in "
+            f"{taught['seconds']:.0f} s ({100 * taught['explained']:.0f} % of the variance of its states on held-out "
+            f"text). The texts: train files of {', '.join(folders)}.",
+            "",
+        ]
+        annotated = [entry["folder"] for entry in config.corpora]
+        lines += [f"- {CREDITS.get(folder, folder)}" for folder in folders if folder not in annotated]
     if config.pretraining is not None:
         done = result["pretraining"]
         folders = list(dict.fromkeys(name.split("/")[0] for name in config.pretraining.texts))
@@ -79,6 +92,12 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         lines += ["", "## Label maps", ""]
         parts = ", ".join(f"{whole} ({' or '.join(parts)})" for whole, parts in config.auxiliary.items())
         lines += [f"Trained only, never given: {parts}. In the scores below either label counts as it.", ""]
+        if config.divided:
+            lines += [
+                f"A mention of {', '.join(config.divided)} trains one of its parts too: the one that a classifier of "
+                "mentions, fitted to the corpora that annotate the parts, finds likelier.",
+                "",
+            ]
         for entry in config.corpora:
             lines.append(
                 f"- {entry['folder']}: "
@@ -91,6 +110,9 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         lines += [_score_row("", label, one) for label, one in scores["labels"].items()]
         if scores["nested"]["support"]:
             lines.append(_score_row("", "nested", scores["nested"]))
+    if config.ablations:
+        lines += ["", "## Ablation (micro F1 on dev)", "", "| what | corpora | F1 |", "|---|---|---:|"]
+        lines += [f"| {row['what']} | {row['corpus']} | {row['f1']:.1f} |" for row in config.ablations]
     slope, intercept = result["calibration"]
     lines += [
         "",
@@ -106,6 +128,12 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         "",
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def describe_repeat(entry: dict[str, Any]) -> str:
+    """Returns how often a corpus is seen in an epoch, early and late."""
+    early, late = entry["repeat"], max(entry["repeat"], entry["late_repeat"])
+    return f"{early} ×" if early == late else f"{early} ×, later {late} ×"
 
 
 def _score_row(corpus: str, label: str, scores: dict[str, float]) -> str:

@@ -89,9 +89,12 @@ class TaggerNetwork(nn.Module):
         Returns:
             shape: (batch, time, labels, levels, tags).
         """
-        batch, time, _ = vectors.shape
-        scores = self.output(self.drop(self.encode(vectors, lengths, style)))
-        return scores.view(batch, time, self.labels, self.config.levels, len(TAGS))
+        return self.score(self.encode(vectors, lengths, style))
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Scores the tags of what ``encode`` returns; shape as of ``forward``."""
+        batch, time, _ = hidden.shape
+        return self.output(self.drop(hidden)).view(batch, time, self.labels, self.config.levels, len(TAGS))
 
     def encode(self, vectors: Tensor, lengths: Tensor, style: Tensor) -> Tensor:
         """Returns every token in its sentence, shape: (batch, time, 2 * hidden); arguments as for ``forward``."""
@@ -109,7 +112,7 @@ class TaggerNetwork(nn.Module):
             total = hidden if total is None else total + hidden
             hidden = self.drop(hidden)
         assert total is not None
-        return self.output_norm(total)
+        return self.output_norm(total.float())  # under autocast the LSTMs give bfloat16
 
     def drop(self, values: Tensor) -> Tensor:
         """Variational dropout (Gal and Ghahramani 2016): one mask for all steps of a row."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from medpipe.learn.loop import STATE_FILE, LoopConfig, Trainer
+from medpipe.learn.loop import STATE_FILE, LoopConfig, Trainer, lower_precision, parameter_groups
 
 
 class KilledError(Exception):
@@ -157,6 +157,31 @@ def test_average_is_what_is_scored_and_kept(tmp_path):
     kept = scored[trainer.progress.best_epoch - 1]
     assert all(torch.equal(best[name], kept[name]) for name in best)
     assert not all(torch.equal(trainer.network.state_dict()[name], best[name]) for name in best)
+
+
+def test_rates_slow_down_the_parameters_they_name():
+    net = Net()
+    names = [name for name, _ in net.named_parameters()]
+    groups = parameter_groups(net, {names[0]: 0.1, "layers.": 0.5, "nothing": 3.0})
+    assert [group["factor"] for group in groups] == [0.1, 0.5]
+    assert [len(group["params"]) for group in groups] == [1, len(names) - 1]
+    assert [group["factor"] for group in parameter_groups(net, {})] == [1.0]
+
+
+def test_a_rate_of_zero_leaves_parameters_as_they_were(tmp_path):
+    trainer = make_trainer(tmp_path, rates={"layers.0.": 0.0})
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.train()
+    for name, value in trainer.network.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("layers.0.")
+
+
+def test_lower_precision_is_for_products_only_and_only_where_asked():
+    weights = torch.randn(4, 4)
+    for compute, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        with lower_precision(torch.device("cpu"), compute):
+            assert (weights @ weights).dtype == kind
+    assert weights.dtype == torch.float32
 
 
 def test_checkpoint_holds_no_pickle(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from medpipe.errors import MedpipeError
 from medpipe.evaluate.spans import evaluate_tagger, tag_texts
 from medpipe.learn.config import list_configs, load_config
+from medpipe.learn.divide import fit_divider
 from medpipe.learn.tagger import (
     calibration_error,
     fit_calibration,
@@ -17,6 +18,7 @@ from medpipe.learn.tagger import (
     parse_config,
     train,
 )
+from medpipe.tag.crf import BEGIN, SINGLE
 from medpipe.tag.stage import Tagger
 from medpipe.text.features import WordTable
 
@@ -67,6 +69,7 @@ CONFIG = {
     "version": "0.0.1",
     "labels": ["SYMPTOM", "DRUG"],
     "network": {"buckets": 512, "width": 8, "hidden": 12, "layers": 2, "dropout": 0.1},
+    "ablations": [{"what": "as it is", "corpus": "notes", "f1": 91.04}],
     "training": {"epochs": 3, "learning_rate": 2e-2, "average_decay": 0.9},
     "sampling": {"batch_tokens": 128, "upper_case": 0.1, "lower_case": 0.1, "plain_style": 0.5},
     "corpora": [
@@ -90,6 +93,7 @@ def test_training_learns(trained):
     assert len(lines) == 4
     assert {path.name for path in out.iterdir()} >= {"model.safetensors", "config.json", "MODEL_CARD.md"}
     assert "| **notes** | **all** |" in (out / "MODEL_CARD.md").read_text()
+    assert "| as it is | notes | 91.0 |" in (out / "MODEL_CARD.md").read_text()
 
 
 def test_trained_model_is_loaded_and_scores_the_same(trained, corpora):
@@ -147,6 +151,39 @@ def test_rows_mask_what_a_corpus_does_not_annotate(corpora):
     assert rows.words.shape == (3, facts["notes"]["tokens"] + facts["letters"]["tokens"])
 
 
+def test_mentions_of_a_coarse_label_train_the_likelier_part(corpora):
+    config = CONFIG | {
+        "auxiliary": {"THING": ["SYMPTOM", "DRUG"]},
+        "divided": ["THING"],
+        "corpora": [
+            {"folder": "notes", "labels": {"Finding": "SYMPTOM", "Medicine": "DRUG"}},
+            {"folder": "letters", "labels": {"Finding": "THING"}, "style": "letter"},
+        ],
+    }
+    parsed = parse_config(config)
+    rows, facts = make_training_rows(parsed, corpora, WordTable(512))
+    notes = facts["notes"]["sentences"]
+    assert parsed.all_labels == ["SYMPTOM", "DRUG", "THING"]
+    assert rows.annotated[:notes].tolist() == [[True, True, False]] * notes
+    assert rows.annotated[notes:].all()
+    tags = rows.tags[rows.start[notes] :]  # shape: (tokens, labels, levels)
+    assert np.array_equal(tags[:, 0], tags[:, 2])  # all of these findings are symptoms
+    assert not tags[:, 1].any()
+    assert facts["letters"]["entities"] == int(np.isin(tags[:, 2], [BEGIN, SINGLE]).sum())  # none counted twice
+    undivided, _ = make_training_rows(parse_config(config | {"divided": []}), corpora, WordTable(512))
+    assert not undivided.annotated[notes:, :2].any()
+
+
+def test_divider_knows_words_it_has_seen_and_words_like_them():
+    mentions = ["severe pain", "chest pain", "nausea", "lung carcinoma", "adenocarcinoma", "carcinoma of the lung"]
+    divider = fit_divider(mentions, ["S", "S", "S", "D", "D", "D"], ["D", "S"])
+    assert divider.divide(mentions) == ["S", "S", "S", "D", "D", "D"]
+    assert divider.divide(["back pain", "osteocarcinomas", ""])[:2] == ["S", "D"]
+    assert divider.divide([]) == []
+    again = fit_divider(mentions, ["S", "S", "S", "D", "D", "D"], ["D", "S"])
+    assert torch.equal(again.weights, divider.weights)
+
+
 def test_batches_hold_every_row_once_and_depend_on_the_generator_alone(corpora):
     rows, _ = make_training_rows(parse_config(CONFIG), corpora, WordTable(512))
     sampling = parse_config(CONFIG).sampling
@@ -157,6 +194,27 @@ def test_batches_hold_every_row_once_and_depend_on_the_generator_alone(corpora):
         assert np.array_equal(first.case, second.case)
         assert np.array_equal(first.style, second.style)
     assert {0, 1, 2} == set(np.concatenate([batch.case for batch in one]).tolist())
+
+
+def test_late_repeats_are_seen_late(corpora):
+    notes, letters = CONFIG["corpora"]
+    config = CONFIG | {
+        "sampling": {"batch_tokens": 128, "late_epoch": 2},
+        "corpora": [notes | {"repeat": 1}, letters | {"late_repeat": 3}],
+    }
+    parsed = parse_config(config)
+    rows, facts = make_training_rows(parsed, corpora, WordTable(512))
+    early, once = facts["notes"]["sentences"] + facts["letters"]["sentences"], facts["letters"]["sentences"]
+    for epoch, count in ((0, early), (1, early), (2, early + 2 * once)):
+        batches = make_batches(rows, parsed.sampling, np.random.default_rng(4), epoch)
+        assert sum(len(batch.rows) for batch in batches) == count
+    plain, _ = make_training_rows(parse_config(config | {"corpora": [notes | {"repeat": 1}, letters]}), corpora, WordTable(512))
+    for one, other in zip(
+        make_batches(rows, parsed.sampling, np.random.default_rng(4), 1),
+        make_batches(plain, parsed.sampling, np.random.default_rng(4), 1),
+        strict=True,
+    ):
+        assert np.array_equal(rows.start[one.rows], plain.start[other.rows])
 
 
 def test_sentences_with_unsure_types_say_nothing_about_some_labels(tmp_path):
@@ -194,6 +252,7 @@ def test_sentences_with_unsure_types_say_nothing_about_some_labels(tmp_path):
         {"network": {"depth": 3}},
         {"training": {"epoch": 3}},
         {"corpora": [{"style": "x"}]},  # no folder
+        {"divided": ["DRUG"]},  # no auxiliary label
     ],
 )
 def test_invalid_configs(change):
@@ -211,6 +270,15 @@ def test_shipped_configs_are_valid(name):
     config = parse_config(load_config(name))
     assert config.name == name
     assert config.network.levels >= 2
+
+
+def test_config_takes_from_the_included_file_what_it_lacks(tmp_path):
+    (tmp_path / "shared.toml").write_text("a = 1\n[part]\nx = 1\n[other]\ny = 2\n")
+    (tmp_path / "whole.toml").write_text('include = "shared.toml"\na = 3\n[part]\nz = 4\n')
+    assert load_config(str(tmp_path / "whole.toml")) == {"a": 3, "part": {"z": 4}, "other": {"y": 2}}
+    (tmp_path / "shared.toml").unlink()
+    with pytest.raises(MedpipeError, match="CONFIG_INVALID"):
+        load_config(str(tmp_path / "whole.toml"))
 
 
 def test_shipped_tagger_gives_the_labels_of_the_vocabulary():
