@@ -20,7 +20,7 @@ from medpipe.records import Document, Reject, Skipped
 
 # Folder: notes that must at least be found in it.
 FOLDERS = {
-    "fhir": 100, "fhir_ndjson": 1000, "ccda": 180, "hl7v2": 150, "omop": 500, "csv_notes": 500, "text": 58,
+    "fhir": 45, "fhir_ndjson": 8, "ccda": 250, "hl7v2": 600, "omop": 1250, "csv_notes": 600, "text": 60,
 }  # fmt: skip
 LIMITS = {"max_note_chars": 5_000_000, "chunk_documents": 512, "chunk_chars": 10**7}
 
