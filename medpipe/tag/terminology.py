@@ -165,7 +165,7 @@ def _columns(names: Sequence[str], refuse: Refuse) -> tuple[int, int, int, int, 
 
 
 def _read_csv(path: Path, refuse: Refuse) -> Iterator[Row]:
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_FIELD))
+    csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))  # what is too long is refused with its row
     with path.open(encoding="utf-8-sig", newline="") as file:
         head = file.readline(LONGEST_FIELD)
         file.seek(0)
@@ -182,6 +182,8 @@ def _read_csv(path: Path, refuse: Refuse) -> Iterator[Row]:
                 continue
             if len(row) < least:
                 raise refuse(f"row {number} has {len(row)} fields, fewer than the head")
+            if max(map(len, row)) > LONGEST_FIELD:
+                raise refuse(f"row {number} has a field of more than {LONGEST_FIELD:,} characters")
             code, system, term, label, preferred = (row[at] if at >= 0 else "" for at in columns)
             yield code, system, term, label, preferred
 
