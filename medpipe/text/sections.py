@@ -65,6 +65,7 @@ TO_DO = words_of("""
     started stop stopped switch take taper the there they this titrate to trial try up use we when will with would
 """)
 SOAP = (("S", "subjective"), ("O", "objective"), ("A", "assessment"), ("P", "plan"))
+NO_TITLE_END = ".,;?!"  # what the name of a problem does not end with, but before a list
 SENTENCE_ENDS = (". ", "; ", ", ", "? ", "! ", ") ", "] ", ".\t", "  ")
 OPEN_TITLES = ("other", "notes")  # names of sections that may hold any other: titles of whole notes
 
@@ -198,7 +199,7 @@ class _Reader:
                     or not body.isascii()
                     or number + 1 in drawn
                     or number - 1 == self.box
-                    or self.has_problems
+                    or (self.has_problems and (body[-1] not in NO_TITLE_END or self._begins_items(number + 1)))
                 ):
                     self.read_line(number, start)
                 continue
@@ -210,6 +211,10 @@ class _Reader:
             if (not after and last in last_words) or line.find(":", colon + 1) >= 0:
                 self.read_inside(number, start, after)
         return self.found
+
+    def _begins_items(self, number: int) -> bool:
+        """Says whether a line may be the first of a list, before which the name of a problem may end as a sentence."""
+        return number < len(self.lines) and not self.lines[number].lstrip()[:1].isalpha()
 
     # --- a line -----------------------------------------------------------------------------------------------------
 
