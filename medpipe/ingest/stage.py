@@ -14,6 +14,7 @@ from medpipe.ingest.read import read_source
 from medpipe.ingest.sources import Source
 from medpipe.lake import contracts
 from medpipe.records import Document, Reject, Skipped, StageOutput
+from medpipe.text.language import is_supported
 
 
 def read_chunks(
@@ -126,11 +127,6 @@ def documents_table(documents: Sequence[Document], run_id: str, languages: Seque
         "n_sections": [len(document.sections) for document in documents], "n_entities": zero, "n_relations": zero,
         "n_summaries": zero, "run_id": [run_id] * count,
     })  # fmt: skip
-
-
-def is_supported(language: str | None, languages: Sequence[str]) -> bool:
-    """Says whether a language (BCP 47) is one of ``languages``; one that is not known may be."""
-    return language is None or language.split("-")[0].lower() in languages
 
 
 def sections_table(documents: Sequence[Document], run_id: str) -> pa.Table:
