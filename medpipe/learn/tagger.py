@@ -449,6 +449,14 @@ def calibration_error(probability: np.ndarray, right: np.ndarray) -> float:
     return sum(count * abs(mean - share) for count, mean, share in reliability(probability, right)) / len(probability)
 
 
+def chance_error(probability: np.ndarray, draws: int = 200) -> float:
+    """Returns what the calibration error of exact scores would be on average: what chance alone makes of it."""
+    rng = np.random.default_rng(0)
+    return float(
+        np.mean([calibration_error(probability, rng.random(len(probability)) < probability) for _ in range(draws)])
+    )
+
+
 def train(
     config: dict[str, Any],
     *,
@@ -567,12 +575,11 @@ def judge(dev: Sequence[DevCorpus], predicted: Sequence[Sequence[Found]]) -> Jud
             for span, score in one.spans:
                 if counted := corpus.label_map.map_predicted([span]):
                     judged.append((span[2], score, bool(counted & gold), documents % FOLDS))
-    label, score, right, fold = zip(*judged, strict=True) if judged else ((), (), (), ())
     return Judged(
-        np.array(label, dtype=object),
-        np.array(score, dtype=np.float64),
-        np.array(right, dtype=bool),
-        np.array(fold, dtype=np.int64),
+        label=np.array([label for label, *_ in judged], dtype=object),
+        log_probability=np.array([score for _, score, *_ in judged], dtype=np.float64),
+        right=np.array([right for *_, right, _ in judged], dtype=bool),
+        fold=np.array([fold for *_, fold in judged], dtype=np.int64),
     )
 
 
@@ -618,7 +625,11 @@ def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus
         "calibration": table,
         "calibration_error": calibration_error(probability, judged.right),
         "calibration_errors": {
-            label: (int(own.sum()), calibration_error(probability[own], judged.right[own]))
+            label: {
+                "count": int(own.sum()),
+                "error": calibration_error(probability[own], judged.right[own]),
+                "chance": chance_error(probability[own]),
+            }
             for label, own in of_label.items()
         },
         "reliability": reliability(probability, judged.right),

@@ -136,15 +136,17 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         "",
         "Platt scaling with a slope and an intercept for each label, drawn towards those of all labels. Expected "
         f"calibration error (ECE, 10 bins) on dev, every document scored by a fit to the others ({FOLDS} folds): "
-        f"**{result['calibration_error']:.3f}** over all labels. Of a label with few entities chance alone makes it "
-        "larger.",
+        f"**{result['calibration_error']:.3f}** over all labels. Of few entities it cannot be small: beside it stands "
+        "what exact scores would have on average, by chance.",
         "",
-        "| label | entities found | ECE | slope | intercept |",
-        "|---|---:|---:|---:|---:|",
+        "| label | entities found | ECE | by chance | slope | intercept |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
-    for label, (count, error) in result["calibration_errors"].items():
+    for label, one in result["calibration_errors"].items():
         slope, intercept = result["calibration"][label]
-        lines.append(f"| {label} | {count} | {error:.3f} | {slope:.2f} | {intercept:.2f} |")
+        lines.append(
+            f"| {label} | {one['count']} | {one['error']:.3f} | {one['chance']:.3f} | {slope:.2f} | {intercept:.2f} |"
+        )
     lines += [
         "",
         "Reliability: how many of the entities with such a score are right.",

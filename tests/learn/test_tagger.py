@@ -12,6 +12,7 @@ from medpipe.learn.config import list_configs, load_config
 from medpipe.learn.divide import fit_divider
 from medpipe.learn.tagger import (
     calibration_error,
+    chance_error,
     fit_calibration,
     make_batches,
     make_training_rows,
@@ -371,6 +372,13 @@ def test_reliability_counts_scores_by_bin():
     drawn = draw_reliability(bins)
     assert len([line for line in drawn if "%" in line]) == 4
     assert "┃" in drawn[2]
+
+
+def test_chance_parts_even_exact_scores_from_what_is_right():
+    few, many = (chance_error(np.full(count, 0.5)) for count in (10, 10_000))
+    assert 0.05 < few < 0.25
+    assert many < 0.01
+    assert chance_error(np.zeros(0)) == 0
 
 
 def test_calibration_error():
