@@ -34,8 +34,8 @@ import medpipe
 from medpipe.device import peak_memory_mb, release_memory
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import hash_file, make_id
-from medpipe.ingest.mapping import ColumnMapping, load_mapping
 from medpipe.ingest.sources import Source, find_sources
+from medpipe.ingest.tables.mapping import ColumnMapping, load_mapping
 from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
 from medpipe.records import ModelId, Reject, StageOutput

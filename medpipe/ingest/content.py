@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from medpipe.ingest.sources import Source
 
 if TYPE_CHECKING:
-    from medpipe.ingest.binaries import Binaries
+    from medpipe.ingest.fhir.binaries import Binaries
 
 
 class Refused(Exception):  # noqa: N818 (not an error of the program: a record of the input that cannot be taken)
@@ -113,14 +113,14 @@ class Inputs:
 
     @cached_property
     def _binaries(self) -> Binaries:
-        from medpipe.ingest.binaries import Binaries
+        from medpipe.ingest.fhir.binaries import Binaries
 
         return Binaries([*self.by_name.values(), *self.members])
 
     @cached_property
     def attached(self) -> set[str]:
         """The names of the sources that are attachments of resources in FHIR files among the sources."""
-        from medpipe.ingest.binaries import attached_files
+        from medpipe.ingest.fhir.binaries import attached_files
 
         return attached_files(list(self.by_name.values())) if len(self.by_name) > 1 else set()
 

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
-from medpipe.ingest import bodies, cda_text
-from medpipe.ingest.charsets import standard_name
+from medpipe.ingest.bodies import body as bodies
+from medpipe.ingest.cda import text as cda_text
+from medpipe.ingest.cda.mime import is_package
 from medpipe.ingest.content import Inputs
 from medpipe.ingest.dates import parse_date
-from medpipe.ingest.mapping import ColumnMapping
-from medpipe.ingest.mime import is_package
+from medpipe.ingest.syntax.charsets import standard_name
+from medpipe.ingest.tables.mapping import ColumnMapping
 from medpipe.records import Document, Reject, Section
 from medpipe.text.language import choose_language
 from medpipe.text.sections import find_sections
 
 if TYPE_CHECKING:
-    from medpipe.ingest.unpacking import Allowance
+    from medpipe.ingest.archives.unpacking import Allowance
 
 LONGEST_NAME = 500  # characters of an id or title; what is longer is cut
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medpipe.ingest.json_text import json_kind
 from medpipe.ingest.notes import Reading, clean
+from medpipe.ingest.syntax.json_text import json_kind
 from medpipe.records import Document, Reject
 
 FACTS = ("patient_id", "encounter_id", "note_type", "note_type_code", "language")

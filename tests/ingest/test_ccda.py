@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest import cda_text
-from medpipe.ingest.ccda import read_ccda, sniff_xml, xdm_role
+from medpipe.ingest.cda import text as cda_text
+from medpipe.ingest.cda.reader import read_ccda, sniff_xml, xdm_role
 from medpipe.ingest.content import Content, Inputs, Refused, bytes_content
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.read import read_source

@@ -1,9 +1,9 @@
 """PDF to text, in a process that a hostile file can neither hang nor fill.
 
 No PDF library bounds everything that a PDF can ask for: forms that draw forms, fonts and tables that unpack to
-gigabytes, loops in damaged cross-references. So the text is read (``medpipe.ingest.pdf_page``) by a second process,
-which is started with the first PDF and kept for the others, with a limit of memory and of processor time for each page
-and each file, and which the kernel ends where it takes more. It gets bytes and gives text; it opens no file.
+gigabytes, loops in damaged cross-references. So the text is read (``medpipe.ingest.bodies.pdf_page``) by a second
+process, which is started with the first PDF and kept for the others, with a limit of memory and of processor time for
+each page and each file, and which the kernel ends where it takes more. It gets bytes and gives text; it opens no file.
 
 The limit of memory holds on Linux; macOS does not enforce it.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 import medpipe
 
 PAGE_SECONDS = 2  # a page of text takes a tenth of one
-COMMAND = "from medpipe.ingest.pdf_page import serve; serve()"
+COMMAND = "from medpipe.ingest.bodies.pdf_page import serve; serve()"
 
 
 class _Worker:

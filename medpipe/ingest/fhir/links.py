@@ -14,8 +14,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import orjson
 
 from medpipe.ingest.content import Content, Refused
-from medpipe.ingest.decoding import decode_base64
-from medpipe.ingest.fhir_fields import (
+from medpipe.ingest.fhir.fields import (
     CONDITIONAL,
     REFERENCE,
     first,
@@ -27,6 +26,7 @@ from medpipe.ingest.fhir_fields import (
     withdrawn,
 )
 from medpipe.ingest.notes import Reading, clean
+from medpipe.ingest.syntax.decoding import decode_base64
 
 DATA_URL = re.compile(r"data:([^,]*),(.*)", re.DOTALL | re.IGNORECASE)
 ABSOLUTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]")  # a URL with a scheme, or a path from a root

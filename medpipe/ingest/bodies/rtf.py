@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from medpipe.ingest.charsets import ONE_BY_ONE, standard_name
+from medpipe.ingest.syntax.charsets import ONE_BY_ONE, standard_name
 
 # A control word (the space behind it is part of it), a hexadecimal byte, another control symbol, a brace, a line end
 # (which means nothing), text.

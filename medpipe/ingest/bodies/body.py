@@ -16,10 +16,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medpipe.ingest.decoding import BOMS, decode, is_binary, magic
-from medpipe.ingest.html import html_to_text
-from medpipe.ingest.pdf import read_pdf
-from medpipe.ingest.rtf import NotRtfError, read_rtf
+from medpipe.ingest.bodies.html import html_to_text
+from medpipe.ingest.bodies.pdf import read_pdf
+from medpipe.ingest.bodies.rtf import NotRtfError, read_rtf
+from medpipe.ingest.syntax.decoding import BOMS, decode, is_binary, magic
 
 HEAD_BYTES = 1 << 16  # of a body, to see what it is
 MAX_UNPACKED = 64 << 20  # bytes of a body that is packed with gzip

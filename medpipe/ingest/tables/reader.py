@@ -18,8 +18,9 @@ from itertools import chain
 from typing import Any
 
 from medpipe.ingest.content import Content, Refused
-from medpipe.ingest.decoding import decode_base64, magic
-from medpipe.ingest.delimited import (
+from medpipe.ingest.notes import Reading
+from medpipe.ingest.syntax.decoding import decode_base64, magic
+from medpipe.ingest.tables.delimited import (
     APART,
     DELIMITERS,
     NULLS,
@@ -33,9 +34,8 @@ from medpipe.ingest.delimited import (
     open_lines,
     read_rows,
 )
-from medpipe.ingest.mapping import OMOP, ColumnMapping, Columns, NotNotes, Unclear, choose_columns, plain
-from medpipe.ingest.notes import Reading
-from medpipe.ingest.parquet import open_parquet, read_parquet
+from medpipe.ingest.tables.mapping import OMOP, ColumnMapping, Columns, NotNotes, Unclear, choose_columns, plain
+from medpipe.ingest.tables.parquet import open_parquet, read_parquet
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped

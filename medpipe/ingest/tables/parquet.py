@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medpipe.ingest.content import Content, Refused
-from medpipe.ingest.delimited import Row
+from medpipe.ingest.tables.delimited import Row
 
 # Rows that are unpacked at a time. A dictionary may hold one long text for all rows of a batch, and nothing tells how
 # long it is before it is unpacked, but that it is not longer than its row group. (What the footer says of a column is

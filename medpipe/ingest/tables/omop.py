@@ -15,9 +15,9 @@ from functools import partial
 from typing import NamedTuple
 
 from medpipe.ingest.content import Content, Refused
-from medpipe.ingest.mapping import OMOP_NOTE, Columns, plain_names
 from medpipe.ingest.notes import Reading
-from medpipe.ingest.tables import LOINC, Facts, first_value, language_of, notes_of, open_table, plain_id
+from medpipe.ingest.tables.mapping import OMOP_NOTE, Columns, plain_names
+from medpipe.ingest.tables.reader import LOINC, Facts, first_value, language_of, notes_of, open_table, plain_id
 from medpipe.records import Document, Reject, Skipped
 
 CONCEPT_COLUMNS = {"class": "noteclassconceptid", "kind": "notetypeconceptid", "spoken": "languageconceptid"}

@@ -19,11 +19,12 @@ from typing import Any
 
 from lxml import etree
 
-from medpipe.ingest import mime, safe_xml
+from medpipe.ingest.bodies.html import html_to_text
+from medpipe.ingest.cda import mime
+from medpipe.ingest.cda.narrative import local_name, narrative_lines
 from medpipe.ingest.content import Refused
-from medpipe.ingest.decoding import decode, decode_base64
-from medpipe.ingest.html import html_to_text
-from medpipe.ingest.narrative import local_name, narrative_lines
+from medpipe.ingest.syntax import safe_xml
+from medpipe.ingest.syntax.decoding import decode, decode_base64
 from medpipe.records import Section
 from medpipe.text.sections import section_name
 

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 from lxml import etree
 
-from medpipe.ingest import mime, safe_xml
-from medpipe.ingest.cda_text import (
+from medpipe.ingest.cda import mime
+from medpipe.ingest.cda.text import (
     WITHDRAWN,
     Attached,
     Rendered,
@@ -28,6 +28,7 @@ from medpipe.ingest.cda_text import (
 )
 from medpipe.ingest.content import Content, Refused
 from medpipe.ingest.notes import Reading
+from medpipe.ingest.syntax import safe_xml
 from medpipe.records import Document, Reject, Skipped
 
 XDS = "urn:ihe:iti:xds-b:2007"  # requests and answers that carry documents in base64 (IHE ITI TF-2, 3.41 and 3.43)

@@ -7,7 +7,7 @@ distance of lines is greater than on the rest of the page. Columns of running te
 the producer drew them so; tables are read by rows. Filled-in form fields and typed annotations are part of the page.
 
 Hyphens at the ends of lines stay. Lines of a table's cells that are broken stand as rows of their own. What is read
-runs in a process of its own (``medpipe.ingest.pdf``), because a PDF can be made to take any time and memory.
+runs in a process of its own (``medpipe.ingest.bodies.pdf``), because a PDF can be made to take any time and memory.
 """
 
 from __future__ import annotations

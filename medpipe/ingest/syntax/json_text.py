@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from medpipe.ingest.notes import Reading
-from medpipe.ingest.structured_text import decode_structured
+from medpipe.ingest.syntax.structured_text import decode_structured
 from medpipe.records import Reject
 
 # White space between values, byte order marks and record separators.

@@ -8,13 +8,13 @@ from typing import Any, BinaryIO
 import orjson
 
 from medpipe.ingest.content import Content
-from medpipe.ingest.fhir import read_values, scope_of
-from medpipe.ingest.fhir_links import FileScope, Scope
-from medpipe.ingest.fhir_notes import Item
-from medpipe.ingest.json_text import parse_values
-from medpipe.ingest.lines import bounded_lines
+from medpipe.ingest.fhir.links import FileScope, Scope
+from medpipe.ingest.fhir.notes import Item
+from medpipe.ingest.fhir.reader import read_values, scope_of
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.simple_json import read_one
+from medpipe.ingest.syntax.json_text import parse_values
+from medpipe.ingest.syntax.lines import bounded_lines
 from medpipe.records import Reject, Skipped
 
 BLANK = b"\xef\xbb\xbf \t\r\n\x1e"

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, NamedTuple, TextIO
 
-from medpipe.ingest.mapping import ColumnMapping, Columns, NotNotes, Unclear
+from medpipe.ingest.tables.mapping import ColumnMapping, Columns, NotNotes, Unclear
 
 MAX_ROW_CHARS = 64 << 20  # of a row; what is longer is broken
 LINE_COST = 56  # characters' worth of memory that a line takes besides its own

@@ -29,7 +29,7 @@ parses 8,000 a second, where this reader takes 40,000 from bytes to items. It pa
 files come out as one segment or with line ends in their names: 72 of 118), loses the text of an escape sequence that it
 does not know or that does not end, writes the field into the log when it does, knows no character sets and streams
 nothing. ``hl7apy`` 1.3.5 takes 210 a second and refuses a quarter of the files (versions, names, encoding characters
-that are not the standard's). Segments into fields is a split; what is left to do is the mess around: ``hl7_syntax``.
+that are not the standard's). Segments into fields is a split; what is left to do is the mess around: ``syntax``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from typing import Any
 
 from medpipe.ingest.content import Content, Refused
 from medpipe.ingest.dates import parse_date, read_zone
-from medpipe.ingest.hl7_embedded import (
+from medpipe.ingest.hl7.embedded import (
     DOCUMENT_START,
     Embedded,
     embedded_in_text,
@@ -52,7 +52,7 @@ from medpipe.ingest.hl7_embedded import (
     embedded_values,
     read_embedded,
 )
-from medpipe.ingest.hl7_syntax import (
+from medpipe.ingest.hl7.syntax import (
     CHUNK,
     HEADER,
     HEADERS,

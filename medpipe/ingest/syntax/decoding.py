@@ -12,7 +12,7 @@ import codecs
 import re
 from dataclasses import dataclass
 
-from medpipe.ingest.charsets import ONE_BY_ONE, WIDER, find_codec, standard_name, western_codec
+from medpipe.ingest.syntax.charsets import ONE_BY_ONE, WIDER, find_codec, standard_name, western_codec
 
 # How files of other kinds begin.
 MAGIC = {

@@ -14,8 +14,8 @@ from typing import Any
 from lxml import etree
 
 from medpipe.ingest.content import Refused
-from medpipe.ingest.decoding import BOMS
-from medpipe.ingest.structured_text import decode_structured
+from medpipe.ingest.syntax.decoding import BOMS
+from medpipe.ingest.syntax.structured_text import decode_structured
 
 FHIR = "http://hl7.org/fhir"
 SHORT = 100  # characters of a value that may come again

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from medpipe.ingest.content import Content, Refused, bytes_content
-from medpipe.ingest.decoding import decode_base64
-from medpipe.ingest.hl7_syntax import Message
+from medpipe.ingest.hl7.syntax import Message
 from medpipe.ingest.notes import Reading
+from medpipe.ingest.syntax.decoding import decode_base64
 from medpipe.records import Document, Reject, Skipped
 
 # Subtypes of table 0291 and those that are met beside them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from medpipe.ingest.decoding import BOMS, Decoded, decode
+from medpipe.ingest.syntax.decoding import BOMS, Decoded, decode
 
 # Bytes beyond ASCII with what stands beside them.
 BEYOND = re.compile(rb"[ -~]{0,6}[\x80-\xff](?:[ -~]{0,6}[\x80-\xff])*[ -~]{0,6}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medpipe.ingest.fhir_fields import GENERATED, WORD, concept, first, first_text, objects, status_of, words_of
+from medpipe.ingest.fhir.fields import GENERATED, WORD, concept, first, first_text, objects, status_of, words_of
 from medpipe.records import Section
 from medpipe.text.sections import section_name
 

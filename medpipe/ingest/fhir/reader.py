@@ -1,7 +1,7 @@
 """FHIR, DSTU2 to R6, JSON and XML: which resources are notes, and what they say about themselves.
 
 Resources are read as plain objects: exports mix releases and are messier than any of them, and one odd field must not
-cost the note. Nothing is fetched (``fhir_links``).
+cost the note. Nothing is fetched (``links``).
 
 A record of a FHIR source is a note or, for a resource that holds none, the resource. Notes are
 
@@ -27,12 +27,12 @@ from typing import Any
 
 from medpipe.errors import MedpipeError
 from medpipe.ingest.content import Content, Refused
-from medpipe.ingest.fhir_fields import listed, objects, withdrawn
-from medpipe.ingest.fhir_links import REPLACING, Scope, entries_of, older_versions
-from medpipe.ingest.fhir_notes import NOTES, Item, NoteReader, read_other
-from medpipe.ingest.fhir_xml import read_xml
-from medpipe.ingest.json_text import json_kind, parse_values
+from medpipe.ingest.fhir.fields import listed, objects, withdrawn
+from medpipe.ingest.fhir.links import REPLACING, Scope, entries_of, older_versions
+from medpipe.ingest.fhir.notes import NOTES, Item, NoteReader, read_other
+from medpipe.ingest.fhir.xml_form import read_xml
 from medpipe.ingest.notes import Reading
+from medpipe.ingest.syntax.json_text import json_kind, parse_values
 from medpipe.records import Reject, Skipped
 
 KIND = re.compile(r"[A-Z][A-Za-z]{2,40}")

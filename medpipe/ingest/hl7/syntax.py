@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import BinaryIO, Protocol
 
 from medpipe.ingest.content import Refused
-from medpipe.ingest.decoding import Decoded, decode
+from medpipe.ingest.syntax.decoding import Decoded, decode
 
 CHUNK = 1 << 20
 HEADERS = (b"MSH", b"FHS", b"BHS", b"BTS", b"FTS")

@@ -15,7 +15,7 @@ from html.entities import html5
 from lxml import etree
 
 from medpipe.ingest.content import Refused
-from medpipe.ingest.decoding import decode
+from medpipe.ingest.syntax.decoding import decode
 
 SEVERAL = "several-documents"  # the element around documents that stood one after another in a file
 LARGEST_PLAIN = 8_000_000  # bytes; above this the parser's limits on the length of one text are lifted

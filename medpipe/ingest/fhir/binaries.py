@@ -23,14 +23,14 @@ from urllib.parse import unquote
 import numpy as np
 import orjson
 
+from medpipe.ingest.archives.gzip_access import GzipAccess
+from medpipe.ingest.archives.unpacking import FREE_ALL, RATIO
 from medpipe.ingest.content import Readable, Refused
-from medpipe.ingest.fhir_links import attached_to, entries_of
-from medpipe.ingest.fhir_xml import read_xml
-from medpipe.ingest.gzip_access import GzipAccess
-from medpipe.ingest.json_text import values_of
-from medpipe.ingest.lines import bounded_lines
-from medpipe.ingest.structured_text import decode_structured
-from medpipe.ingest.unpacking import FREE_ALL, RATIO
+from medpipe.ingest.fhir.links import attached_to, entries_of
+from medpipe.ingest.fhir.xml_form import read_xml
+from medpipe.ingest.syntax.json_text import values_of
+from medpipe.ingest.syntax.lines import bounded_lines
+from medpipe.ingest.syntax.structured_text import decode_structured
 
 GZIP = b"\x1f\x8b"
 SPACE = b"\xef\xbb\xbf\x1e \t\r\n"

@@ -4,8 +4,8 @@ A member's records are named ``member!record``; what gzip packs is one file, who
 files are archives is told by their content. Members are read as they unpack, and how much they unpack to is bounded by
 the size of the file that holds them, so that a hostile archive costs no more than a large honest one:
 
-- what members unpack to (``medpipe.ingest.unpacking``), how many there are, and how deep archives lie in archives;
-  members that overlap are refused;
+- what members unpack to (``medpipe.ingest.archives.unpacking``), how many there are, and how deep archives lie in
+  archives; members that overlap are refused;
 - names that lead outside (``..``, absolute, a drive), encrypted members, and ways of packing other than deflate are
   refused for that member; links are not followed.
 
@@ -33,13 +33,13 @@ from typing import BinaryIO, cast
 from urllib.parse import unquote
 
 from medpipe.ids import hash_text
-from medpipe.ingest.bodies import office_kind
-from medpipe.ingest.ccda import xdm_role
+from medpipe.ingest.archives.tar_format import TarMember, list_tar, open_part
+from medpipe.ingest.archives.unpacking import DAMAGES, MAX_MEMBERS, Allowance, Packed, gunzip, of_archive, spooled
+from medpipe.ingest.bodies.body import office_kind
+from medpipe.ingest.cda.reader import xdm_role
 from medpipe.ingest.content import Content, Refused
-from medpipe.ingest.decoding import magic
 from medpipe.ingest.notes import Reading
-from medpipe.ingest.tar_format import TarMember, list_tar, open_part
-from medpipe.ingest.unpacking import DAMAGES, MAX_MEMBERS, Allowance, Packed, gunzip, of_archive, spooled
+from medpipe.ingest.syntax.decoding import magic
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from medpipe.ingest.bodies.html import html_to_text
 from medpipe.ingest.content import Refused, bytes_content
-from medpipe.ingest.fhir_composition import assemble, says_more
-from medpipe.ingest.fhir_fields import (
+from medpipe.ingest.fhir.composition import assemble, says_more
+from medpipe.ingest.fhir.fields import (
     GENERATED,
     WORD,
     concept,
@@ -22,8 +23,7 @@ from medpipe.ingest.fhir_fields import (
     withdrawn,
     words_of,
 )
-from medpipe.ingest.fhir_links import Scope, attached_bytes, binary_bytes, reference_id
-from medpipe.ingest.html import html_to_text
+from medpipe.ingest.fhir.links import Scope, attached_bytes, binary_bytes, reference_id
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped
@@ -147,7 +147,7 @@ def is_fhir(raw: bytes) -> bool:
 
 def _inside(raw: bytes, record: str, scope: Scope) -> Iterator[Item]:
     """Yields the notes of an attachment that is FHIR; its other resources are no records of the source."""
-    from medpipe.ingest.fhir import read_fhir
+    from medpipe.ingest.fhir.reader import read_fhir
 
     reading = scope.reading.inside(record)
     if scope.reading.member.count("#") >= DEEPEST:  # it may even hold itself
