@@ -313,7 +313,7 @@ def make_run_id(stage: str, night: Mapping[str, Any]) -> str:
 def _ingest_shard(
     folder: Path, night: Mapping[str, Any], shard: int, settings: Settings, run_id: str, progress: Progress | None
 ) -> dict[str, float]:
-    from medpipe.ingest.content import Inputs
+    from medpipe.ingest.inputs import Inputs
     from medpipe.ingest.stage import read_chunks
 
     done = folder / "ingest.json"

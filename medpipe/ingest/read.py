@@ -12,10 +12,11 @@ from dataclasses import replace
 from medpipe.errors import MedpipeError
 from medpipe.ingest.archives.reader import container_of, read_archive
 from medpipe.ingest.cda.reader import read_ccda
-from medpipe.ingest.content import Content, Inputs, Refused
+from medpipe.ingest.content import Content, Refused
 from medpipe.ingest.fhir.ndjson import read_ndjson
 from medpipe.ingest.fhir.reader import read_fhir
 from medpipe.ingest.hl7.reader import read_hl7v2
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.simple_json import read_simple
 from medpipe.ingest.sniff import Opening, sniff_opening

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from medpipe.ids import make_id
-from medpipe.ingest.content import Inputs
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.read import read_source
 from medpipe.ingest.sources import Source
 from medpipe.ingest.tables.mapping import ColumnMapping

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest.content import Inputs, bytes_content
+from medpipe.ingest.content import bytes_content
 from medpipe.ingest.fhir import binaries
 from medpipe.ingest.fhir.composition import assemble
 from medpipe.ingest.fhir.notes import render
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.read import read_source
 from medpipe.ingest.sources import find_sources
 from medpipe.ingest.syntax.decoding import decode_base64

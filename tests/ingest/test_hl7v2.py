@@ -427,7 +427,7 @@ def test_documents_that_cannot_be_had(value: str, type: str, code: str) -> None:
 
 
 def test_references_are_resolved_inside_the_input(tmp_path: Path) -> None:
-    from medpipe.ingest.content import Inputs
+    from medpipe.ingest.inputs import Inputs
 
     (tmp_path / "letter.txt").write_text("Dear colleague, all is well.")
     (tmp_path / "a.hl7").write_text(

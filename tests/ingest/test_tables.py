@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest.content import Content, Inputs, bytes_content
+from medpipe.ingest.content import Content, bytes_content
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.read import read_content, read_source
 from medpipe.ingest.sniff import sniff

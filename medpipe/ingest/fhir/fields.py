@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medpipe.ingest.notes import clean
+from medpipe.ingest.syntax.names import clean
 
 # How LOINC is named as a code system: its URL, its OID (DSTU2 and converted CDA), and what HL7 v2 calls it.
 LOINC = frozenset({"loinc.org", "2.16.840.1.113883.6.1", "ln", "loinc"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_to_bytes
 
 import orjson
@@ -25,8 +25,11 @@ from medpipe.ingest.fhir.fields import (
     status_of,
     withdrawn,
 )
-from medpipe.ingest.notes import Reading, clean
 from medpipe.ingest.syntax.decoding import decode_base64
+from medpipe.ingest.syntax.names import clean
+
+if TYPE_CHECKING:
+    from medpipe.ingest.notes import Reading
 
 DATA_URL = re.compile(r"data:([^,]*),(.*)", re.DOTALL | re.IGNORECASE)
 ABSOLUTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]")  # a URL with a scheme, or a path from a root

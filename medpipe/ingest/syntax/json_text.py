@@ -12,13 +12,15 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from medpipe.ingest.notes import Reading
 from medpipe.ingest.syntax.structured_text import decode_structured
 from medpipe.records import Reject
+
+if TYPE_CHECKING:
+    from medpipe.ingest.notes import Reading
 
 # White space between values, byte order marks and record separators.
 BETWEEN = re.compile(r"[ \t\r\n\ufeff\x1e]*(?:,[ \t\r\n]*)?")
