@@ -139,6 +139,7 @@ def run(
     device: DeviceOption = None,
     terminology: TerminologyOption = None,
     show: Annotated[int, typer.Option(min=0, help="How many notes to print.")] = 10,
+    report: Annotated[Path | None, typer.Option(help="HTML file to write the notes to, for a browser.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -165,6 +166,8 @@ def run(
         names = frozenset(source.name for source in find_sources(inputs))
         with progress_bar(console, hidden=quiet or as_json) as progress:
             outcome = pipeline.run(settings, partition, inputs, progress=progress)
+    if report is not None:
+        write_notes_page(report, settings.warehouse, partition, names)
     if as_json:
         print_json(outcome, settings, names)
     elif not quiet:
@@ -475,6 +478,44 @@ def export_brat(
     print_counts({**brat.export_brat(settings.warehouse, out, partition=partition)})
 
 
+@app.command("report")
+def write_report(
+    document_id: Annotated[
+        str | None, typer.Argument(help="Id of a note, or enough of its beginning; none: the page of a run.")
+    ] = None,
+    warehouse: WarehouseOption = None,
+    run: Annotated[bool, typer.Option("--run", help="The page of a run: of --date, else of the last partition.")] = False,
+    date: Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; the newest if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (default: note-ID.html or run-DATE.html), or - for stdout.")
+    ] = None,
+) -> None:
+    """Writes the page of a note, or of a run: one HTML file that needs no network."""
+    from medpipe.report.html import write_page
+
+    settings = load_settings(warehouse=warehouse)
+    partition = parse_date(date) if date is not None else None
+    if document_id is not None and run:
+        raise MedpipeError("SETTING_INVALID", name="--run", reason="it goes without the id of a note")
+    if document_id is not None:
+        from medpipe.report.note_page import note_page
+        from medpipe.report.notes import find_note
+
+        note = find_note(settings.warehouse, document_id, partition)
+        name, page = f"note-{note.document['document_id'][:12]}.html", note_page([note])
+    else:
+        from medpipe.report.run_figures import figures, find_partition
+        from medpipe.report.run_page import run_page
+
+        partition = find_partition(settings.warehouse, partition)
+        name, page = f"run-{partition}.html", run_page(figures(settings.warehouse, partition))
+    if str(out) == "-":
+        sys.stdout.buffer.write(page.encode())
+    else:
+        write_page(out or Path(name), page)
+        print(out or name)
+
+
 @app.command()
 def doctor(warehouse: WarehouseOption = None, as_json: JsonOption = False) -> None:
     """Tells what is installed, which device and models there are, and whether the warehouse is healthy."""
@@ -614,6 +655,26 @@ def print_notes(root: Path, partition: str, sources: frozenset[str], most: int) 
             console.print(
                 f"… and {total - shown:,} more notes (--show N prints more; all are in the tables)", style="dim"
             )
+
+
+def write_notes_page(path: Path, root: Path, partition: str, sources: frozenset[str]) -> None:
+    """Writes the page of the run's notes, as many as a browser shows with ease."""
+    from medpipe.report.html import write_page
+    from medpipe.report.note_page import MAX_CHARS, MAX_NOTES, note_page
+    from medpipe.report.notes import list_notes, read_documents
+
+    ids = list_notes(root, partition, sources)
+    notes: list[Note] = []
+    size = 0
+    for note in read_documents(root, partition, ids[:MAX_NOTES]):
+        size += note.document["n_chars"]
+        if notes and size > MAX_CHARS:
+            break
+        notes.append(note)
+    if not notes:
+        print("medpipe: no note was found, so no page was written", file=sys.stderr)
+        return
+    write_page(path, note_page(notes, left_out=len(ids) - len(notes)))
 
 
 def print_json(outcome: dict[str, Any], settings: Settings, sources: frozenset[str]) -> None:
