@@ -32,9 +32,5 @@ def shown(text: str) -> Markup:
 
 
 def _sign(character: str) -> Markup:
-    code = ord(character)
-    name = f"U+{code:04X}"
-    picture = chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else name
-    return Markup('<span class="ctl" title="{} {}">{}</span>').format(
-        name, unicodedata.name(character, "control character"), picture
-    )
+    name = unicodedata.name(character, "control character").lower()
+    return Markup('<span class="ctl" title="{}">U+{:04X}</span>').format(name, ord(character))

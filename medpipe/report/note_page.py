@@ -156,12 +156,12 @@ def view_summary(summary: Mapping[str, Any], text: str, lines: Sequence[tuple[in
     headings = {part["start"]: part["name"] for part in parts if len(parts) > 1}
     html: list[Markup] = []
     cursor = 0
-    for run in copied_runs(tokens, text):
+    for run in copied_runs(tokens, text, headings):
         first = run[0]
-        for start in sorted(place for place in headings if cursor <= place <= first["start"]):
+        html.append(shown(summary["text"][cursor : first["start"]]))
+        for start in sorted(place for place in headings if place <= first["start"]):
             name = one_line(str(headings.pop(start))).replace("_", " ").capitalize()
             html.append(Markup('<strong class="part">{}</strong> ').format(name))
-        html.append(shown(summary["text"][cursor : first["start"]]))
         words = []
         cursor = first["start"]
         for token in run:
@@ -186,11 +186,18 @@ def view_summary(summary: Mapping[str, Any], text: str, lines: Sequence[tuple[in
     }  # fmt: skip
 
 
-def copied_runs(tokens: Sequence[Mapping[str, Any]], text: str) -> list[list[Mapping[str, Any]]]:
-    """Returns the tokens in runs: copied one after the other from the note with only space between, or generated."""
+def copied_runs(
+    tokens: Sequence[Mapping[str, Any]], text: str, parts: Iterable[int] = ()
+) -> list[list[Mapping[str, Any]]]:
+    """Returns the tokens in runs: copied one after the other from the note with only space between, or generated.
+
+    ``parts`` are where parts of the summary begin; no run goes across.
+    """
     runs: list[list[Mapping[str, Any]]] = []
     for token in tokens:
         before = runs[-1][-1] if runs else None
+        if before is not None and any(before["start"] < start <= token["start"] for start in parts):
+            before = None
         if before is not None and (token["source_start"] is None) == (before["source_start"] is None):
             gap = None if token["source_start"] is None else text[before["source_end"] : token["source_start"]]
             follows = gap is None or (token["source_start"] >= before["source_end"] and not gap.strip())

@@ -102,7 +102,8 @@ def profile(root: Path, partition: str) -> Profile:
     for one in scores.values():
         by_decile.update(one)
     asserted = {name: pc.sum(entities[name]).as_py() or 0 for name in ASSERTIONS}
-    length = pc.cast(pc.floor(pc.log2(pc.max_element_wise(documents["n_chars"], 1))), pa.int32())
+    powers = _counts(pc.cast(pc.floor(pc.log2(pc.max_element_wise(documents["n_chars"], 1))), pa.int32()))
+    lengths = Counter({f"{2 ** int(one):,} to {2 ** (int(one) + 1) - 1:,} characters": n for one, n in powers.items()})
     return Profile(
         partition,
         len(documents),
@@ -115,7 +116,7 @@ def profile(root: Path, partition: str) -> Profile:
             "score": Counter({f"{bin / SCORE_BINS:.1f}": count for bin, count in by_decile.items()}),
             "assertion": Counter(asserted) + Counter({"plain": max(0, len(entities) - sum(asserted.values()))}),
             "has a code": Counter({"yes": len(entities) - entities["code"].null_count, "no": entities["code"].null_count}),
-            "length of notes": _counts(pc.cast(length, pa.string())),
+            "length of notes": lengths,
             "note type": _counts(documents["note_type"]),
             "format": _counts(documents["format"]),
             "language": _counts(documents["language"]),

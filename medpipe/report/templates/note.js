@@ -283,7 +283,7 @@
     } else if (link.dataset.r) chooseRelation(Number(link.dataset.r));
     else if (link.dataset.all) {
       const all = link.dataset.all.split(" ").map(Number).filter((index) => note.visible[index]);
-      choose(all[(all.indexOf(note.current) + 1) % all.length]); // again: the next one
+      if (all.length) choose(all[(all.indexOf(note.current) + 1) % all.length]); // again: the next one
     } else {
       history.replaceState(null, "", link.getAttribute("href"));
       follow();
