@@ -7,6 +7,7 @@ to stderr. Exit codes: 0 done, 2 wrong usage, 3 input cannot be read, 4 contract
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -43,8 +44,6 @@ app.add_typer(schema_app, name="schema")
 export_app = typer.Typer(help="The tables in other formats.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 
-RUN_JSON = "medpipe.run/1"  # name and major version of the JSON that `medpipe run --json` prints
-
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DateOption = Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; today (UTC) if not given.")]
 WarehouseOption = Annotated[Path | None, typer.Option("--warehouse", help="Where the tables lie.")]
@@ -71,6 +70,9 @@ def main() -> None:
     logging.basicConfig(
         level=os.environ.get("MEDPIPE_LOG", "WARNING").upper(), format="%(levelname)s %(name)s: %(message)s"
     )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character of a note shows "?"
+            stream.reconfigure(errors="replace")
     try:
         stopped = app(standalone_mode=False)  # click gives back the code of typer.Exit
         code = stopped if isinstance(stopped, int) else errors.EXIT_DONE
@@ -176,6 +178,8 @@ def run(
         from medpipe.report.terminal import print_funnel
 
         print_funnel(console, outcome, str(settings.warehouse))
+        if report is not None:
+            console.print(f"Page: {report}", markup=False)
 
 
 @app.command()
@@ -437,6 +441,14 @@ def schema_show(table: str, version: Annotated[str | None, typer.Option(help="Cu
     Console().print(shown)
 
 
+@schema_app.command("json")
+def schema_json() -> None:
+    """Prints the JSON Schema of what `medpipe run --json` prints."""
+    from medpipe.report.run_schema import run_schema
+
+    print(json.dumps(run_schema(), indent=1, ensure_ascii=False))
+
+
 @schema_app.command("check")
 def schema_check(warehouse: WarehouseOption = None, as_json: JsonOption = False) -> None:
     """Checks every partition of a warehouse against the contracts; exit code 4 if one breaks them."""
@@ -484,7 +496,7 @@ def write_report(
         str | None, typer.Argument(help="Id of a note, or enough of its beginning; none: the page of a run.")
     ] = None,
     warehouse: WarehouseOption = None,
-    run: Annotated[bool, typer.Option("--run", help="The page of a run: of --date, else of the last partition.")] = False,
+    run: Annotated[bool, typer.Option("--run", help="The page of a run: of --date, else the newest.")] = False,
     date: Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; the newest if not given.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write (default: note-ID.html or run-DATE.html), or - for stdout.")
@@ -680,6 +692,7 @@ def write_notes_page(path: Path, root: Path, partition: str, sources: frozenset[
 def print_json(outcome: dict[str, Any], settings: Settings, sources: frozenset[str]) -> None:
     """Prints the run and its notes as one JSON object, note by note, so that memory stays flat."""
     from medpipe.report.notes import read_notes
+    from medpipe.report.run_schema import RUN_JSON
 
     head = {"schema": RUN_JSON, "warehouse": str(settings.warehouse)} | outcome
     out = sys.stdout

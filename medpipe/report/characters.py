@@ -20,6 +20,11 @@ def one_line(text: str) -> str:
     return " ".join(HIDDEN.sub(" ", text).split())
 
 
+def plain_lines(text: str) -> str:
+    """Returns ``text`` with its line feeds, without other characters that a terminal would obey."""
+    return "\n".join(HIDDEN.sub(" ", line) for line in text.split("\n"))
+
+
 def shown(text: str) -> Markup:
     """Returns ``text`` as HTML, every hidden character as a small sign that counts as one (``<span class=ctl>``)."""
     parts = []

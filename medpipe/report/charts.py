@@ -49,8 +49,9 @@ def line(values: Sequence[float], names: Sequence[str]) -> Markup:
 def histogram(counts: Sequence[int]) -> Markup:
     """Returns a histogram of counts, each column with its range and count as a title."""
     most = max([*counts, 1])
+    column = Markup('<rect x="{}" y="{:.1f}" width="{}" height="{:.1f}"><title>{:.1f} to {:.1f}: {:,}</title></rect>')
     columns = Markup("").join(
-        Markup('<rect x="{}" y="{:.1f}" width="{}" height="{:.1f}"><title>{:.1f} to {:.1f}: {:,}</title></rect>').format(
+        column.format(
             index * COLUMN + 1, COLUMN_HEIGHT - height, COLUMN - 2, height,
             index / len(counts), (index + 1) / len(counts), count,
         )

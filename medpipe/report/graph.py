@@ -27,7 +27,8 @@ def draw_graph(
     edges: dict[tuple[tuple[str, str], tuple[str, str]], dict[str, Any]] = {}
     for index, (relation, (head, tail)) in enumerate(zip(relations, pairs, strict=True)):
         key = (_node(entities[head]), _node(entities[tail]))
-        edge = edges.setdefault(key, {"index": index, "score": relation["score"], "negated": True, "type": relation["type"]})
+        new = {"index": index, "score": relation["score"], "negated": True, "type": relation["type"].replace("_", " ")}
+        edge = edges.setdefault(key, new)
         edge["negated"] = edge["negated"] and relation["negated"]
     kept = dict(list(edges.items())[:MAX_EDGES])  # relations come with the surest first
     if not kept:
@@ -37,20 +38,20 @@ def draw_graph(
     right = {node: place for place, node in enumerate(sorted(pull, key=lambda node: (pull[node], node)))}
     rows = max(len(left), len(right))
     middles = {
-        (side, node): (place + 0.5) * ROW * rows / len(nodes)
-        for side, nodes in (("left", left), ("right", right))
-        for node, place in nodes.items()
+        (side, node): (place + 0.5) * ROW * rows / len(places)
+        for side, places in (("left", left), ("right", right))
+        for node, place in places.items()
     }
-    names = {_node(entities[one]): one_line(entities[one]["text"]) for pair in pairs for one in pair}
+    names = {_node(entities[index]): one_line(entities[index]["text"]) for pair in pairs for index in pair}
     curves = []
-    for (head, tail), edge in kept.items():
+    for (source, target), edge in kept.items():
         x1, x2 = NODE_WIDTH, WIDTH - NODE_WIDTH
-        y1, y2 = middles["left", head], middles["right", tail]
+        y1, y2 = middles["left", source], middles["right", target]
         bend = (x2 - x1) / 2
         curves.append({
             "path": f"M{x1} {y1:.1f}C{x1 + bend:.0f} {y1:.1f} {x2 - bend:.0f} {y2:.1f} {x2} {y2:.1f}",
             "width": f"{1 + 3 * edge['score']:.1f}", "negated": edge["negated"], "index": edge["index"],
-            "title": f"{names[head]} {edge['type'].replace('_', ' ')} {names[tail]}, {min(edge['score'], 0.99):.2f}",
+            "title": f"{names[source]} {edge['type']} {names[target]}, {min(edge['score'], 0.99):.2f}",
         })  # fmt: skip
     nodes = [
         {
@@ -58,8 +59,8 @@ def draw_graph(
             "middle": f"{middles[side, node] + 4:.1f}", "colour": label_class(node[0]), "title": names[node],
             "name": _short(names[node]),
         }
-        for side, nodes in (("left", left), ("right", right))
-        for node in nodes
+        for side, places in (("left", left), ("right", right))
+        for node in places
     ]  # fmt: skip
     return {
         "width": WIDTH, "height": rows * ROW, "curves": curves, "nodes": nodes, "cut": len(edges) - len(kept),

@@ -23,7 +23,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 def environment() -> Environment:
     """Returns the environment of the templates: everything is escaped, a name that is missing is an error."""
     made = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # ASCII: no `<`, no U+2028, no bidi character
     return made

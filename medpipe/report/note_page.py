@@ -146,7 +146,9 @@ def outline(note: Note, prefix: str) -> list[dict[str, Any]]:
 # --- summary --------------------------------------------------------------------------------
 
 
-def view_summary(summary: Mapping[str, Any], text: str, lines: Sequence[tuple[int, int]], prefix: str) -> dict[str, Any]:
+def view_summary(
+    summary: Mapping[str, Any], text: str, lines: Sequence[tuple[int, int]], prefix: str
+) -> dict[str, Any]:
     """Returns the summary as HTML, every word with its source, and the outcome of its check.
 
     Words that follow one another in the note, too, are one link, so that a keyboard meets few of them.
@@ -179,9 +181,9 @@ def view_summary(summary: Mapping[str, Any], text: str, lines: Sequence[tuple[in
             line = line_of(lines, first["source_start"])
             html.append(link.format(prefix, line, first["source_start"], run[-1]["source_end"], inside))
     html.append(shown(summary["text"][cursor:]))
-    copied = sum(token["source_start"] is not None for token in tokens)
+    n_copied = sum(token["source_start"] is not None for token in tokens)
     return {
-        "html": Markup("").join(html), "method": summary["method"], "copied": copied, "words": len(tokens),
+        "html": Markup("").join(html), "method": summary["method"], "copied": n_copied, "words": len(tokens),
         "faithful": summary["faithful"], "repaired": summary["n_repaired"],
     }  # fmt: skip
 
@@ -271,7 +273,8 @@ def note_data(
     names = {section["section_id"]: section["title"] or section["name"] for section in note.sections}
     entities = [
         [
-            entity["label"], round(entity["score"], 3), sum(1 << bit for bit, name in enumerate(ASSERTIONS) if entity[name]),
+            entity["label"], round(entity["score"], 3),
+            sum(1 << bit for bit, name in enumerate(ASSERTIONS) if entity[name]),
             mention(entity), code_text(entity), rows.get(entity["parent_entity_id"] or "", -1),
             one_line(names.get(entity["section_id"]) or ""),
         ]

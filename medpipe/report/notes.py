@@ -45,7 +45,7 @@ def find_note(root: Path, document_id: str, partition: str | None = None) -> Not
     """Returns the note of an id, or of the beginning of one; where several partitions hold it, the newest.
 
     Raises:
-        MedpipeError: WAREHOUSE_INVALID where there is no warehouse, DOCUMENT_NOT_FOUND where no note or several have it.
+        MedpipeError: WAREHOUSE_INVALID where there is no warehouse, DOCUMENT_NOT_FOUND where no one note has it.
     """
     if not root.is_dir():
         raise MedpipeError("WAREHOUSE_INVALID", path=root, reason="no such folder")

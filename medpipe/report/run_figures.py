@@ -92,15 +92,17 @@ def profile(root: Path, partition: str) -> Profile:
     entities = warehouse.read_table(
         root, "entities", partition=partition, columns=["label", "score", "code", *ASSERTIONS]
     )
-    decile = pc.cast(pc.min_element_wise(pc.floor(pc.multiply(entities["score"], SCORE_BINS)), SCORE_BINS - 1), pa.int32())
-    counted = pa.table({"label": entities["label"], "decile": decile}).group_by(["label", "decile"]).aggregate([([], "count_all")])
+    tenths = pc.floor(pc.multiply(entities["score"], SCORE_BINS))
+    decile = pc.cast(pc.min_element_wise(tenths, SCORE_BINS - 1), pa.int32())
+    counted = pa.table({"label": entities["label"], "decile": decile}).group_by(["label", "decile"])
     scores: dict[str, Counter[int]] = {}
-    for row in counted.to_pylist():
+    for row in counted.aggregate([([], "count_all")]).to_pylist():
         scores.setdefault(row["label"], Counter())[row["decile"]] = row["count_all"]
     sums = entities.select(["label", "score"]).group_by("label").aggregate([("score", "sum")])
     by_decile: Counter[int] = Counter()
     for one in scores.values():
         by_decile.update(one)
+    uncoded = entities["code"].null_count
     asserted = {name: pc.sum(entities[name]).as_py() or 0 for name in ASSERTIONS}
     powers = _counts(pc.cast(pc.floor(pc.log2(pc.max_element_wise(documents["n_chars"], 1))), pa.int32()))
     lengths = Counter({f"{2 ** int(one):,} to {2 ** (int(one) + 1) - 1:,} characters": n for one, n in powers.items()})
@@ -115,7 +117,7 @@ def profile(root: Path, partition: str) -> Profile:
             "label": _counts(entities["label"]),
             "score": Counter({f"{bin / SCORE_BINS:.1f}": count for bin, count in by_decile.items()}),
             "assertion": Counter(asserted) + Counter({"plain": max(0, len(entities) - sum(asserted.values()))}),
-            "has a code": Counter({"yes": len(entities) - entities["code"].null_count, "no": entities["code"].null_count}),
+            "has a code": Counter({"yes": len(entities) - uncoded, "no": uncoded}),
             "length of notes": lengths,
             "note type": _counts(documents["note_type"]),
             "format": _counts(documents["format"]),
@@ -177,7 +179,7 @@ def throughput(run: Mapping[str, Any]) -> dict[str, Any]:
         "notes_per_s": run["rows_in"] / seconds if seconds else None,
         "tokens_per_s": tokens / seconds if seconds and tokens else None,
         "useful": tokens / padded if tokens and padded else None,
-        "counts": {name: value for name, value in counts.items() if name.endswith(("_cut", "_repaired", "_split", "_skipped"))},
+        "counts": {name: value for name, value in counts.items() if name.endswith(("_cut", "_repaired"))},
     }  # fmt: skip
 
 
@@ -221,10 +223,13 @@ def top_diseases(root: Path, partition: str, most: int = 10, symptoms: int = 6) 
         root, "relations", partition=partition, columns=["head_entity_id", "tail_entity_id", "type"],
         filters=(pc.field("type") == "has_symptom") & ~pc.field("negated"),
     )  # fmt: skip
-    heads = diseases.select(["entity_id", "document_id", "concept"]).rename_columns(["head_entity_id", "document_id", "disease"])
-    tails = entities.select(["entity_id", "concept", "text"]).rename_columns(["tail_entity_id", "symptom", "symptom_text"])
+    heads = diseases.select(["entity_id", "document_id", "concept"])
+    heads = heads.rename_columns(["head_entity_id", "document_id", "disease"])
+    tails = entities.select(["entity_id", "concept", "text"])
+    tails = tails.rename_columns(["tail_entity_id", "symptom", "symptom_text"])
     joined = relations.join(heads, "head_entity_id", join_type="inner").join(tails, "tail_entity_id", join_type="inner")
-    pairs = joined.group_by(["disease", "symptom"]).aggregate([("document_id", "count_distinct"), ("symptom_text", "min")])
+    figures_of_pairs = [("document_id", "count_distinct"), ("symptom_text", "min")]
+    pairs = joined.group_by(["disease", "symptom"]).aggregate(figures_of_pairs)
     below: dict[str, list[tuple[str, int]]] = {}
     for row in sorted(pairs.to_pylist(), key=lambda row: (-row["document_id_count_distinct"], row["symptom"])):
         below.setdefault(row["disease"], []).append((row["symptom_text_min"], row["document_id_count_distinct"]))
@@ -234,8 +239,8 @@ def top_diseases(root: Path, partition: str, most: int = 10, symptoms: int = 6) 
         said[row["concept"]] = (row["text"], row["code"])  # the most frequent wording comes last
     return [
         {
-            "name": said[row["concept"]][0], "code": said[row["concept"]][1], "notes": row["document_id_count_distinct"],
-            "symptoms": below.get(row["concept"], [])[:symptoms],
+            "name": said[row["concept"]][0], "code": said[row["concept"]][1],
+            "notes": row["document_id_count_distinct"], "symptoms": below.get(row["concept"], [])[:symptoms],
         }
         for row in notes[:most]
     ]  # fmt: skip
@@ -332,7 +337,8 @@ def model_facts(run: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what made a stage's rows, and what its card says of calibration where that very model is installed."""
     facts = {
         "stage": run["stage"], "name": run["model_name"], "hash": (run["weights_hash"] or "")[:12], "version": None,
-        "code_version": run["code_version"], "device": run["device"], "finished_at": run["finished_at"], "calibration": None,
+        "code_version": run["code_version"], "device": run["device"], "finished_at": run["finished_at"],
+        "calibration": None,
     }  # fmt: skip
     folder = MODELS / str(run["model_name"])
     if run["model_name"] and (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():

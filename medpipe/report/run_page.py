@@ -1,4 +1,4 @@
-"""The page of a run: what a partition took in, gave out and left out, how fast, and whether it is like the ones before."""
+"""The page of a run: what a partition took in, gave out and left out, how fast, and whether it is like those before."""
 
 from __future__ import annotations
 

@@ -33,7 +33,12 @@ def run_html(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def pages(run_html: str) -> dict[str, str]:
-    return {"note": note_page([asthma()]), "notes": note_page([asthma(), hostile()]), "hostile": note_page([hostile()]), "run": run_html}
+    return {
+        "note": note_page([asthma()]),
+        "notes": note_page([asthma(), hostile()]),
+        "hostile": note_page([hostile()]),
+        "run": run_html,
+    }
 
 
 @pytest.mark.parametrize("name", ["note", "notes", "hostile", "run"])
@@ -48,7 +53,9 @@ def test_a_hostile_note_does_nothing(browser: Browser, pages: dict[str, str]) ->
     browser.open(pages["hostile"])
     title = browser.js("return document.title")
     for _ in range(6):
-        browser.js("for (const element of document.querySelectorAll('mark, bdi, a, .ctl, label')) { element.dispatchEvent(new MouseEvent('mouseover', {bubbles: true})); element.click(); }")
+        browser.js(
+            "for (const element of document.querySelectorAll('mark, bdi, a, .ctl, label')) { element.dispatchEvent(new MouseEvent('mouseover', {bubbles: true})); element.click(); }"
+        )
     browser.settle()
     assert browser.js("return document.title") == title and title != "owned"
     assert browser.js("return document.querySelectorAll('img, b, i, iframe, script').length") == 2
@@ -60,7 +67,11 @@ def test_a_hostile_note_does_nothing(browser: Browser, pages: dict[str, str]) ->
 
 
 def test_the_policy_stops_what_would_get_out(browser: Browser, pages: dict[str, str]) -> None:
-    browser.open(pages["note"].replace("<main", "<img src='https://example.org/x.png'><script>document.title = 'owned'</script><main"))
+    browser.open(
+        pages["note"].replace(
+            "<main", "<img src='https://example.org/x.png'><script>document.title = 'owned'</script><main"
+        )
+    )
     assert browser.js("return document.title") == "Progress note"
     assert len(browser.console()) == 2  # Chromium tells what it refused
 
@@ -70,7 +81,11 @@ def test_the_policy_stops_what_would_get_out(browser: Browser, pages: dict[str, 
 
 def shown_mentions(browser: Browser) -> set[str]:
     browser.settle()
-    return set(browser.js("return [...document.querySelectorAll('article.current mark:not(.off)')].map((mark) => mark.textContent)"))
+    return set(
+        browser.js(
+            "return [...document.querySelectorAll('article.current mark:not(.off)')].map((mark) => mark.textContent)"
+        )
+    )
 
 
 def test_filters_by_label_score_and_assertion(browser: Browser, pages: dict[str, str]) -> None:
@@ -80,7 +95,10 @@ def test_filters_by_label_score_and_assertion(browser: Browser, pages: dict[str,
     assert browser.js("return document.getElementById('shown').textContent") == "11 of 11 mentions"
     browser.js("document.querySelector('input[value=DISEASE]').click()")
     assert everything - shown_mentions(browser) == {"asthma", "left lung cancer"}
-    assert browser.js("return [...document.querySelectorAll('.mention')].filter((one) => !one.parentNode.hidden).length") == 9
+    assert (
+        browser.js("return [...document.querySelectorAll('.mention')].filter((one) => !one.parentNode.hidden).length")
+        == 9
+    )
     browser.js("document.getElementById('affirmed').click()")
     assert "fever" not in shown_mentions(browser)
     browser.js("document.getElementById('none').click()")
@@ -89,13 +107,19 @@ def test_filters_by_label_score_and_assertion(browser: Browser, pages: dict[str,
     slider = browser.driver.find_element("id", "score")
     slider.click()  # its middle: 0.49 or 0.50
     assert everything - shown_mentions(browser) == {"100 mcg twice daily"}
-    style = browser.js("const style = getComputedStyle(arguments[0]); return [style.backgroundColor, style.textDecorationLine]", browser.js(MARK, "100 mcg twice daily"))
+    style = browser.js(
+        "const style = getComputedStyle(arguments[0]); return [style.backgroundColor, style.textDecorationLine]",
+        browser.js(MARK, "100 mcg twice daily"),
+    )
     assert style == ["rgba(0, 0, 0, 0)", "none"]
 
 
 def test_what_is_denied_is_struck(browser: Browser, pages: dict[str, str]) -> None:
     browser.open(pages["note"])
-    lines = {words: browser.js("return getComputedStyle(arguments[0]).textDecorationLine", browser.js(MARK, words)) for words in ("fever", "asthma")}
+    lines = {
+        words: browser.js("return getComputedStyle(arguments[0]).textDecorationLine", browser.js(MARK, words))
+        for words in ("fever", "asthma")
+    }
     assert lines == {"fever": "line-through", "asthma": "none"}
 
 
@@ -107,7 +131,9 @@ def test_keyboard_alone_goes_everywhere(browser: Browser, pages: dict[str, str])
     assert browser.js("return document.activeElement.className") == "skip"
     met = []
     for _ in range(60):
-        met.append(browser.js("const one = document.activeElement; return one.id || one.className || one.name || one.tagName"))
+        met.append(
+            browser.js("const one = document.activeElement; return one.id || one.className || one.name || one.tagName")
+        )
         if met[-1] == "text":
             break
         browser.press(Keys.TAB)
@@ -128,7 +154,9 @@ def test_keyboard_alone_goes_everywhere(browser: Browser, pages: dict[str, str])
     browser.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert "fever: symptom, negated, score 0.90" in browser.js(SAID)
     browser.press(Keys.ESCAPE)
-    assert browser.js("return [document.activeElement.className, document.getElementById('tip').hidden, document.querySelectorAll('.on').length]") == ["text", True, 0]
+    assert browser.js(
+        "return [document.activeElement.className, document.getElementById('tip').hidden, document.querySelectorAll('.on').length]"
+    ) == ["text", True, 0]
     browser.press(Keys.TAB)
     assert browser.js("return document.activeElement.closest('.text') === null")  # 11 mentions are one stop
 
@@ -173,8 +201,12 @@ def test_a_relation_leads_to_its_evidence(browser: Browser, pages: dict[str, str
     browser.open(pages["note"])
     browser.driver.find_element("css selector", ".relation").click()
     assert browser.js(HIGHLIGHTED, "evidence") == TEXT[9 : TEXT.index(" She denies")]
-    assert browser.js("return [...document.querySelectorAll('mark.on, mark.tied')].map((mark) => mark.textContent)") == ["asthma", "wheezing"]
-    path, label = browser.js("return [document.querySelector('.arcs path').getTotalLength(), document.querySelector('.arcs text').textContent]")
+    assert browser.js(
+        "return [...document.querySelectorAll('mark.on, mark.tied')].map((mark) => mark.textContent)"
+    ) == ["asthma", "wheezing"]
+    path, label = browser.js(
+        "return [document.querySelector('.arcs path').getTotalLength(), document.querySelector('.arcs text').textContent]"
+    )
     assert path > 20 and label == "0.80"
     browser.js("document.querySelectorAll('.curve')[1].dispatchEvent(new MouseEvent('click', {bubbles: true}))")
     assert browser.js("return document.querySelector('.arcs path').getAttribute('class')") == "negated"
@@ -225,7 +257,11 @@ def test_contrast_of_what_is_seen(browser: Browser, pages: dict[str, str], name:
         browser.js("document.getElementById('tags').click(); document.querySelector('mark').click()")
     colours = browser.js(COLOURS)
     assert len(colours) > 5
-    assert [(words, ink, ground, round(contrast(ink, ground), 2)) for ink, ground, words in colours if contrast(ink, ground) < 4.5] == []
+    assert [
+        (words, ink, ground, round(contrast(ink, ground), 2))
+        for ink, ground, words in colours
+        if contrast(ink, ground) < 4.5
+    ] == []
 
 
 def test_theme_by_system_and_by_button(browser: Browser, pages: dict[str, str]) -> None:
@@ -257,7 +293,9 @@ def test_print_is_the_note_without_the_controls(browser: Browser, pages: dict[st
     for words in ("left lung", "She denies", "Summary", "has symptom", "ICD-10-CM J45.909"):
         assert words in text
     assert "Score at least" not in text and "Theme" not in text
-    browser.command("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": theme}])
+    browser.command(
+        "Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": theme}]
+    )
     assert browser.js("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.js("return getComputedStyle(document.querySelector('.text')).color") == "rgb(30, 33, 38)"
 
@@ -299,7 +337,9 @@ def test_a_note_of_100_000_characters_and_2_000_mentions_stays_quick(browser: Br
     chosen = time.monotonic() - started
     shown = browser.js("return document.getElementById('shown').textContent")
     assert re.fullmatch(r"\d{3},?\d* of 2,000 mentions|1,\d{3} of 2,000 mentions", shown)
-    print(f"{len(html):,} bytes; made {made:.2f} s, loaded {loaded:.2f} s, filtered {filtered:.3f} s, relation {chosen:.3f} s")
+    print(
+        f"{len(html):,} bytes; made {made:.2f} s, loaded {loaded:.2f} s, filtered {filtered:.3f} s, relation {chosen:.3f} s"
+    )
     assert made < 3 and loaded < 5 and filtered < 1 and chosen < 1  # several times what was measured
     assert browser.console() == []
 

@@ -12,13 +12,35 @@ from medpipe.lake import contracts
 from medpipe.lake.publish import PublishInput, publish_partition
 from tests.lake.invented import write_chunks
 
-DISEASES = {"asthma": "J45.909", "copd": "J44.9", "pneumonia": "J18.9", "heart failure": "I50.9", "type 2 diabetes": "E11.9", "migraine": "G43.909"}
-SYMPTOMS = {"cough": "R05.9", "wheezing": "R06.2", "dyspnea": "R06.0", "fever": "R50.9", "edema": "R60.9", "fatigue": "R53.83", "headache": "R51.9"}
+DISEASES = {
+    "asthma": "J45.909",
+    "copd": "J44.9",
+    "pneumonia": "J18.9",
+    "heart failure": "I50.9",
+    "type 2 diabetes": "E11.9",
+    "migraine": "G43.909",
+}
+SYMPTOMS = {
+    "cough": "R05.9",
+    "wheezing": "R06.2",
+    "dyspnea": "R06.0",
+    "fever": "R50.9",
+    "edema": "R60.9",
+    "fatigue": "R53.83",
+    "headache": "R51.9",
+}
 OF = {
     "asthma": ("wheezing", "cough", "dyspnea"), "copd": ("dyspnea", "cough"), "pneumonia": ("fever", "cough"),
     "heart failure": ("edema", "dyspnea"), "type 2 diabetes": ("fatigue",), "migraine": ("headache",),
 }  # fmt: skip
-OTHERS = {"DRUG": "salbutamol", "DOSAGE": "100 mcg twice daily", "TEST": "chest X-ray", "ANATOMY": "left lung", "AGE": "54-year-old", "SEX": "woman"}
+OTHERS = {
+    "DRUG": "salbutamol",
+    "DOSAGE": "100 mcg twice daily",
+    "TEST": "chest X-ray",
+    "ANATOMY": "left lung",
+    "AGE": "54-year-old",
+    "SEX": "woman",
+}
 
 
 def partition_rows(day: str, notes: int, *, drifted: bool = False, seed: int = 3) -> dict[str, list[dict[str, Any]]]:
@@ -28,8 +50,12 @@ def partition_rows(day: str, notes: int, *, drifted: bool = False, seed: int = 3
     for number in range(notes):
         disease = draw.choice(list(DISEASES))
         symptoms = [one for one in OF[disease] if draw.random() < 0.8]
-        others = [label for label in OTHERS if draw.random() < (0.9 if drifted and label in ("DRUG", "DOSAGE") else 0.4)]
-        text = f"Patient {number} has {disease} with {' and '.join(symptoms)}. " + ". ".join(OTHERS[one] for one in others)
+        others = [
+            label for label in OTHERS if draw.random() < (0.9 if drifted and label in ("DRUG", "DOSAGE") else 0.4)
+        ]
+        text = f"Patient {number} has {disease} with {' and '.join(symptoms)}. " + ". ".join(
+            OTHERS[one] for one in others
+        )
         document = make_id("document", "notes.ndjson", str(number), None, hash_text(text))
         rows["documents"].append({
             "document_id": document, "source": "notes.ndjson", "record": f"line {number}", "format": "ndjson", "patient_id": f"p{number % 40}",
@@ -39,7 +65,11 @@ def partition_rows(day: str, notes: int, *, drifted: bool = False, seed: int = 3
             "n_sections": 0, "n_entities": 0, "n_relations": 0, "n_summaries": 0, "run_id": "r-ingest",
         })  # fmt: skip
         found: dict[str, str] = {}
-        mentions = [(disease, "DISEASE", DISEASES[disease])] + [(one, "SYMPTOM", SYMPTOMS[one]) for one in symptoms] + [(OTHERS[one], one, None) for one in others]
+        mentions = (
+            [(disease, "DISEASE", DISEASES[disease])]
+            + [(one, "SYMPTOM", SYMPTOMS[one]) for one in symptoms]
+            + [(OTHERS[one], one, None) for one in others]
+        )
         for words, label, code in mentions:
             start = text.index(words)
             score = min(0.999, max(0.01, draw.betavariate(3, 2) if drifted else draw.betavariate(8, 2)))
@@ -86,10 +116,16 @@ def publish(root: Path, day: str, rows: dict[str, list[dict[str, Any]]]) -> None
         "sources": 2, "records": len(rows["documents"]) + 5, "not_notes": 2, "not_a_note:Patient": 2, "rejected": 3,
         "rejected:OCR_NEEDED": 2, "rejected:TEXT_EMPTY": 1, "documents": len(rows["documents"]), "unchanged": 0,
     }  # fmt: skip
-    facts = {"fingerprint": {"code": "0.1.0", "schemas": {"documents": "1.1.0"}}, "sources": {"notes.ndjson": "d"}, "funnel": funnel}
+    facts = {
+        "fingerprint": {"code": "0.1.0", "schemas": {"documents": "1.1.0"}},
+        "sources": {"notes.ndjson": "d"},
+        "funnel": funnel,
+    }
     sources = frozenset({"notes.ndjson", "scans"})
     work = root.parent / f"work-{day}"
-    publish_partition(PublishInput(warehouse=root, partition=day, tables=write_chunks(work, rows, 1), sources=sources, facts=facts))
+    publish_partition(
+        PublishInput(warehouse=root, partition=day, tables=write_chunks(work, rows, 1), sources=sources, facts=facts)
+    )
 
 
 def fortnight(root: Path, *, days: int = 6, notes: int = 60) -> Path:

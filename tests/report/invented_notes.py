@@ -16,7 +16,9 @@ TEXT = (
 )
 
 
-def entity(text: str, words: str, label: str, *, nth: int = 0, parent: str | None = None, **more: Any) -> dict[str, Any]:
+def entity(
+    text: str, words: str, label: str, *, nth: int = 0, parent: str | None = None, **more: Any
+) -> dict[str, Any]:
     start = -1
     for _ in range(nth + 1):
         start = text.index(words, start + 1)
@@ -72,7 +74,10 @@ def asthma() -> Note:
         entity(TEXT, "100 mcg twice daily", "DOSAGE", score=0.4), entity(TEXT, "CT", "TEST"), entity(TEXT, "chest", "ANATOMY"),
     ]  # fmt: skip
     end = TEXT.index(" She denies")
-    relations = [relation(disease, wheezing, 9, end), relation(cancer, fever, 9, TEXT.index("fever") + 6, negated=True, score=0.55)]
+    relations = [
+        relation(disease, wheezing, 9, end),
+        relation(cancer, fever, 9, TEXT.index("fever") + 6, negated=True, score=0.55),
+    ]
     summary = summary_of(TEXT, ["asthma", "with", "wheezing", "and", ("then",), "Salbutamol"])
     sections = [section(TEXT, "HISTORY:", "history", TEXT.index("PLAN")), section(TEXT, "PLAN:", "plan")]
     return make_note(TEXT, [disease, wheezing, cancer, lung, fever, *others], relations, sections, summary)
@@ -92,7 +97,14 @@ def summary_of(text: str, words: Sequence[str | tuple[str]]) -> dict[str, Any]:
             "source_end": None if source is None else source + len(said), "probability": 0.9,
         })  # fmt: skip
         cursor = source or cursor
-    return {"text": written, "sections": None, "tokens": tokens, "method": "abstractive", "faithful": True, "n_repaired": 0}
+    return {
+        "text": written,
+        "sections": None,
+        "tokens": tokens,
+        "method": "abstractive",
+        "faithful": True,
+        "n_repaired": 0,
+    }
 
 
 HOSTILE = (
@@ -124,7 +136,23 @@ def hostile() -> Note:
 def large(characters: int = 100_000, mentions: int = 2_000, *, line: int = 90, seed: int = 5) -> Note:
     """A note of a given size: invented words in lines of about ``line`` characters, nested and crossing mentions."""
     draw = random.Random(seed)
-    words = ["fever", "cough", "asthma", "left", "lung", "stable", "mg", "daily", "without", "pain", "of", "the", "chest", "since", "Monday"]
+    words = [
+        "fever",
+        "cough",
+        "asthma",
+        "left",
+        "lung",
+        "stable",
+        "mg",
+        "daily",
+        "without",
+        "pain",
+        "of",
+        "the",
+        "chest",
+        "since",
+        "Monday",
+    ]
     parts, size, column = [], 0, 0
     while size < characters:
         word = draw.choice(words)
@@ -144,7 +172,9 @@ def large(characters: int = 100_000, mentions: int = 2_000, *, line: int = 90, s
     diseases = [row for row in rows if row["label"] == "DISEASE"]
     symptoms = [row for row in rows if row["label"] == "SYMPTOM"]
     relations = [
-        relation(head, tail, min(head["start"], tail["start"]), max(head["end"], tail["end"]), score=round(draw.random(), 3))
+        relation(
+            head, tail, min(head["start"], tail["start"]), max(head["end"], tail["end"]), score=round(draw.random(), 3)
+        )
         for head, tail in zip(diseases, symptoms, strict=False)
     ]
     summary = summary_of(text, text[:600].split()[:90])

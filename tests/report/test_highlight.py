@@ -99,7 +99,11 @@ def test_heights_are_how_many_lie_within() -> None:
 
 def test_of_two_that_cross_the_later_is_cut() -> None:
     pieces = nest([Mark("e0", ((0, 6),)), Mark("e1", ((4, 9),))], [(0, 10)])
-    assert [(piece.start, piece.end, piece.mark, piece.first) for piece in pieces] == [(0, 6, 0, True), (4, 6, 1, True), (6, 9, 1, False)]
+    assert [(piece.start, piece.end, piece.mark, piece.first) for piece in pieces] == [
+        (0, 6, 0, True),
+        (4, 6, 1, True),
+        (6, 9, 1, False),
+    ]
 
 
 def test_headings_are_headings_once() -> None:

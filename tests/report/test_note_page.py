@@ -49,7 +49,9 @@ def test_codes_scores_and_assertions_are_in_the_list_and_in_the_data(page: Any) 
     assert {"disease asthma 0.90 ICD-10-CM J45.909", "symptom fever negated, 0.90"} <= rows
     entities = data_of(page)["notes"][0]["entities"]
     assert ["DISEASE", 0.9, 0, "asthma", "ICD-10-CM J45.909", -1, ""] in entities
-    assert next(one for one in entities if one[3] == "left lung")[5] == next(i for i, one in enumerate(entities) if one[3] == "left lung cancer")
+    assert next(one for one in entities if one[3] == "left lung")[5] == next(
+        i for i, one in enumerate(entities) if one[3] == "left lung cancer"
+    )
 
 
 def test_relations_have_their_evidence(page: Any) -> None:
@@ -68,7 +70,10 @@ def test_every_copied_word_of_the_summary_leads_to_its_source(page: Any) -> None
     assert [word.text for word in words] == ["asthma", "with", "wheezing", "and", "Salbutamol"]
     for word in words:
         assert TEXT[int(word.get("data-s")) : int(word.get("data-t"))] == word.text
-    assert [link.text_content() for link in page.xpath('//a[@class="copied"]')] == ["asthma with wheezing and", "Salbutamol"]
+    assert [link.text_content() for link in page.xpath('//a[@class="copied"]')] == [
+        "asthma with wheezing and",
+        "Salbutamol",
+    ]
     assert [made.text for made in page.xpath('//span[@class="made"]')] == ["then"]
 
 
@@ -113,7 +118,10 @@ def test_a_hostile_note_stays_text() -> None:
     page = parsed(html)
     assert len(page.xpath("//script")) == 2 and not page.xpath("//b | //i")
     assert "</script><script>" not in html.split('id="data">')[1].split("</script>")[0]
-    assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\U000e0000-\U000e007f]", html)
+    assert not re.search(
+        "[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\U000e0000-\U000e007f]",
+        html,
+    )
     assert "{{ 7*7 }}" in page.text_content() and "49" not in page.xpath('//div[@class="text"]')[0].text_content()
     assert page.xpath("//h1")[0].text_content() == "<script>document.title='owned'</script>"
     assert "lang" not in page.xpath('//div[@class="text"]')[0].attrib
@@ -133,9 +141,22 @@ def test_a_note_without_anything() -> None:
 
 
 def test_rows_of_a_newer_minor_version_and_holes_are_taken() -> None:
-    note = make_note(TEXT, [entity(TEXT, "asthma with wheezing", "SYMPTOM", fragments=[{"start": 31, "end": 33}, {"start": 45, "end": 48}], new=1)])
+    note = make_note(
+        TEXT,
+        [
+            entity(
+                TEXT,
+                "asthma with wheezing",
+                "SYMPTOM",
+                fragments=[{"start": 31, "end": 33}, {"start": 45, "end": 48}],
+                new=1,
+            )
+        ],
+    )
     marks = parsed(note_page([note])).xpath("//mark")
-    assert [mark.text for mark in marks] == [TEXT[31:33], TEXT[45:48]] and len({mark.get("data-e") for mark in marks}) == 1
+    assert [mark.text for mark in marks] == [TEXT[31:33], TEXT[45:48]] and len(
+        {mark.get("data-e") for mark in marks}
+    ) == 1
 
 
 def test_a_large_note_is_a_page_of_reasonable_size() -> None:
@@ -149,7 +170,10 @@ def test_the_graph_shows_the_surest_and_has_few_crossings() -> None:
     rows = [relation(head, tail, 0, 1) for head, tail in zip(heads, tails, strict=True)]
     graph = draw_graph([*heads, *tails], rows, [(i, 60 + i) for i in range(60)])
     assert graph is not None and len(graph["curves"]) == MAX_EDGES and graph["cut"] == 60 - MAX_EDGES
-    ends = [curve["path"].split()[0] == "M150" and curve["path"].split()[1].split("C")[0] == curve["path"].split()[-1] for curve in graph["curves"]]
+    ends = [
+        curve["path"].split()[0] == "M150" and curve["path"].split()[1].split("C")[0] == curve["path"].split()[-1]
+        for curve in graph["curves"]
+    ]
     assert all(ends)  # each straight across
 
 
@@ -181,12 +205,18 @@ def test_contrast_is_that_of_wcag_aa(theme: int) -> None:
     for name in ("text", "muted", "accent", "good", "warn", "bad"):
         for ground in ("page", "panel"):
             assert contrast(surface[name], surface[ground]) >= 4.5, (name, ground)
-    assert contrast(surface["text"], surface["found"]) >= 4.5 and contrast(surface["text"], surface["accent-soft"]) >= 4.5
+    assert (
+        contrast(surface["text"], surface["found"]) >= 4.5 and contrast(surface["text"], surface["accent-soft"]) >= 4.5
+    )
     assert contrast(surface["muted"], surface["accent-soft"]) >= 4.5
     for label, colours in {**LABEL_COLOURS, "other": OTHER}.items():
         ink, tint = colours[2 * theme], colours[2 * theme + 1]
         assert contrast(surface["text"], tint) >= 7, label
-        assert contrast(ink, tint) >= 4.5 and contrast(ink, surface["panel"]) >= 4.5 and contrast(ink, surface["page"]) >= 4.5, label
+        assert (
+            contrast(ink, tint) >= 4.5
+            and contrast(ink, surface["panel"]) >= 4.5
+            and contrast(ink, surface["page"]) >= 4.5
+        ), label
 
 
 def test_both_themes_name_the_same_colours() -> None:

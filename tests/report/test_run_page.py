@@ -38,7 +38,10 @@ def test_funnel(found: dict[str, Any]) -> None:
         ("Records read", 65, True), ("No note", 2, False), ("Not readable", 3, False), ("Notes with text", 60, True),
         ("Notes in the partition", 60, True), ("Notes processed", 60, True),
     ]  # fmt: skip
-    assert found["funnel"]["not_notes"] == {"Patient": 2} and found["funnel"]["rejected"] == {"OCR_NEEDED": 2, "TEXT_EMPTY": 1}
+    assert found["funnel"]["not_notes"] == {"Patient": 2} and found["funnel"]["rejected"] == {
+        "OCR_NEEDED": 2,
+        "TEXT_EMPTY": 1,
+    }
 
 
 def test_throughput(found: dict[str, Any]) -> None:
@@ -52,7 +55,9 @@ def test_labels_and_scores_are_those_of_plain_counting(found: dict[str, Any], la
     for partition, at in (("2026-01-25", 0), (LAST, -1)):
         rows = warehouse.read_table(lake, "entities", partition=partition).to_pylist()
         counts = Counter(row["label"] for row in rows)
-        assert {one["label"]: one["rates"][at] for one in found["labels"]} == {label: n / 60 for label, n in counts.items()}
+        assert {one["label"]: one["rates"][at] for one in found["labels"]} == {
+            label: n / 60 for label, n in counts.items()
+        }
     for one in found["calibration"]:
         scores = [row["score"] for row in rows if row["label"] == one["label"]]
         assert one["count"] == len(scores) and one["expected"] == pytest.approx(math.fsum(scores) / len(scores))
@@ -71,9 +76,13 @@ def test_diseases_and_their_symptoms_are_those_of_plain_joining(found: dict[str,
         head, tail = entities[row["head_entity_id"]], entities[row["tail_entity_id"]]
         if not row["negated"] and not tail["negated"]:
             pairs[head["text"]][tail["text"]].add(row["document_id"])
-    expected = {name: (len(ids), {symptom: len(of) for symptom, of in pairs[name].items()}) for name, ids in notes.items()}
+    expected = {
+        name: (len(ids), {symptom: len(of) for symptom, of in pairs[name].items()}) for name, ids in notes.items()
+    }
     assert {one["name"]: (one["notes"], dict(one["symptoms"])) for one in found["diseases"]} == expected
-    assert [one["notes"] for one in found["diseases"]] == sorted((one["notes"] for one in found["diseases"]), reverse=True)
+    assert [one["notes"] for one in found["diseases"]] == sorted(
+        (one["notes"] for one in found["diseases"]), reverse=True
+    )
 
 
 def test_a_name_without_a_code_needs_several_notes(tmp_path: Path) -> None:
@@ -95,7 +104,10 @@ def test_drift_is_found_where_there_is_some_and_only_there(found: dict[str, Any]
     assert figures(lake, "2026-01-25")["drift"] == []  # nothing before it
 
 
-@given(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 50), min_size=1), st.dictionaries(st.sampled_from("abcd"), st.integers(0, 50), min_size=1))
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 50), min_size=1),
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 50), min_size=1),
+)
 def test_index_is_symmetric_never_negative_and_zero_for_the_same(one: dict[str, int], other: dict[str, int]) -> None:
     there, back = stability_terms(one, other), stability_terms(other, one)
     assert all(term >= 0 for term in there.values()) and sum(there.values()) == pytest.approx(sum(back.values()))
@@ -103,7 +115,9 @@ def test_index_is_symmetric_never_negative_and_zero_for_the_same(one: dict[str, 
 
 
 def test_index_by_hand() -> None:
-    terms = stability_terms({"a": 89, "b": 9}, {"a": 49, "b": 49})  # shares 0.904 and 0.096, 0.5 and 0.5, half a count each
+    terms = stability_terms(
+        {"a": 89, "b": 9}, {"a": 49, "b": 49}
+    )  # shares 0.904 and 0.096, 0.5 and 0.5, half a count each
     p, q = 89.5 / 99, 49.5 / 99
     assert terms["a"] == pytest.approx((p - q) * math.log(p / q))
 
@@ -121,7 +135,11 @@ def test_quarantine_is_counted_by_cause_with_what_to_do(found: dict[str, Any]) -
 
 def test_partition_that_is_not_there(lake: Path, tmp_path: Path) -> None:
     assert find_partition(lake, None) == LAST
-    for root, day, code in ((lake, "2020-01-01", "PARTITION_NOT_FOUND"), (tmp_path, None, "PARTITION_NOT_FOUND"), (tmp_path / "no", None, "WAREHOUSE_INVALID")):
+    for root, day, code in (
+        (lake, "2020-01-01", "PARTITION_NOT_FOUND"),
+        (tmp_path, None, "PARTITION_NOT_FOUND"),
+        (tmp_path / "no", None, "WAREHOUSE_INVALID"),
+    ):
         with pytest.raises(MedpipeError, match=code):
             find_partition(root, day)
 
@@ -137,10 +155,12 @@ def test_the_page_says_it_all_and_holds_no_note(found: dict[str, Any], lake: Pat
     page = lxml.html.document_fromstring(html)
     titles = [title.text_content().split(",")[0] for title in page.xpath("//h2")]
     assert titles == [
-        "From records to notes", "Mentions by label", "Throughput", "Drift", "Scores and calibration", "Quarantine by cause",
+        "From records to notes", "Mentions by label", "Quarantine by cause", "Throughput", "Drift", "Scores and calibration",
         "Diseases in most notes", "Models and versions",
     ]  # fmt: skip
-    assert len(page.xpath('//svg[@class="spark"]')) == len(found["labels"]) and len(page.xpath('//svg[@class="histogram"]')) == len(found["calibration"])
+    assert len(page.xpath('//svg[@class="spark"]')) == len(found["labels"]) and len(
+        page.xpath('//svg[@class="histogram"]')
+    ) == len(found["calibration"])
     assert not page.xpath("//*[@style] | //*[@src] | //link") and "unsafe" not in html
     assert "Patient 1 has" not in html and "notes.ndjson" not in html
     for row in page.xpath("//tbody/tr[th]"):
@@ -148,7 +168,15 @@ def test_the_page_says_it_all_and_holds_no_note(found: dict[str, Any], lake: Pat
 
 
 def test_numbers_as_a_person_reads_them() -> None:
-    assert [number(value) for value in (None, 0, 3.0, 0.256, 12.34, 1234.5, 10**6)] == ["", "0", "3", "0.26", "12.3", "1,234", "1,000,000"]
+    assert [number(value) for value in (None, 0, 3.0, 0.256, 12.34, 1234.5, 10**6)] == [
+        "",
+        "0",
+        "3",
+        "0.26",
+        "12.3",
+        "1,234",
+        "1,000,000",
+    ]
 
 
 def test_charts_stay_in_their_frames() -> None:
