@@ -141,7 +141,7 @@
     return [readable(entity[LABEL]), ...flags, `score ${percent(entity[SCORE])}`, entity[CODE], entity[SECTION] && `in ${entity[SECTION]}`].filter(Boolean).join(" · ");
   };
 
-  const showTip = (index, rect) => {
+  const showTip = (index, rect, chosen = false) => {
     tip.replaceChildren();
     for (let one = index, depth = 0; one >= 0 && depth < 4; one = note.entities[one][PARENT], depth++) {
       const block = document.createElement("div");
@@ -159,12 +159,19 @@
       const block = document.createElement("div");
       for (const one of relations.slice(0, 6)) {
         const line = document.createElement("div");
-        line.textContent = `${note.entities[one[HEAD]][TEXT]} ${one[TYPE]} ${note.entities[one[TAIL]][TEXT]} · ${percent(one[SURE])}${one[NEGATED] ? " · negated" : ""}`;
+        const [arrow, other] = one[HEAD] === index ? ["→", one[TAIL]] : ["←", one[HEAD]];
+        line.textContent = `${one[TYPE]} ${arrow} ${note.entities[other][TEXT]} · ${percent(one[SURE])}${one[NEGATED] ? " · negated" : ""}`;
         block.append(line);
       }
       tip.append(block);
     }
     tip.hidden = false;
+    const edge = note.text.getBoundingClientRect().right + 12;
+    if (chosen && edge + 280 < root.clientWidth) { // beside the text, so that the arcs are seen
+      tip.style.left = `${edge + scrollX}px`;
+      tip.style.top = `${Math.max(60, Math.min(rect.top, innerHeight - tip.offsetHeight - 8)) + scrollY}px`;
+      return;
+    }
     const left = Math.max(8, Math.min(rect.left, root.clientWidth - tip.offsetWidth - 8));
     const below = rect.bottom + 8 + tip.offsetHeight < innerHeight;
     tip.style.left = `${left + scrollX}px`;
@@ -226,7 +233,7 @@
     if (focus) pieces[0].focus({ preventScroll: true });
     bring(pieces[0].getBoundingClientRect());
     draw(relations);
-    showTip(index, pieces[0].getClientRects()[0]);
+    showTip(index, pieces[0].getClientRects()[0], true);
     const others = relations.map((one) => `${one[TYPE]}: ${note.entities[one[HEAD]][TEXT]}, ${note.entities[one[TAIL]][TEXT]}`);
     said.textContent = [`${note.entities[index][TEXT]}: ${sentence(index).replaceAll(" · ", ", ")}`, ...others].join("; ");
   };
