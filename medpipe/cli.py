@@ -163,6 +163,10 @@ def run(
         terminology=as_files(terminology),
     )
     partition = parse_date(date)
+    if report is not None:
+        from medpipe.report.html import check_page_path
+
+        check_page_path(report)
     console = stderr_console()
     with spooled_input(paths, settings) as inputs:
         names = frozenset(source.name for source in find_sources(inputs))

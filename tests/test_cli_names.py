@@ -74,6 +74,7 @@ def test_help_is_light() -> None:
         (["report", "0123", "--warehouse", "."], 3, "DOCUMENT_NOT_FOUND"),
         (["report", "--run", "--warehouse", "."], 3, "PARTITION_NOT_FOUND"),
         (["report", "0123", "--run"], 2, "--run"),
+        (["run", "x", "--report", "."], 2, "SETTING_INVALID"),
         (["nonsense"], 2, "nonsense"),
     ],
 )

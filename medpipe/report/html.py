@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import medpipe
+from medpipe.errors import MedpipeError
 from medpipe.lake.files import written_aside
 from medpipe.report.palette import palette_css
 
@@ -57,11 +58,21 @@ def _hash(content: str) -> str:
     return "sha256-" + b64encode(sha256(content.encode()).digest()).decode()
 
 
+def check_page_path(path: Path) -> None:
+    """Raises SETTING_INVALID where no file can be at ``path``: to be told before hours of work, not after."""
+    if path.is_dir():
+        raise MedpipeError("SETTING_INVALID", name=path, reason="the page is a file, and this is a folder")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise MedpipeError("SETTING_INVALID", name=path, reason=f"{above} is a file, not a folder")
+
+
 def write_page(path: Path, html: str) -> None:
-    """Writes a page atomically.
+    """Writes a page atomically; folders above it are made.
 
     Raises:
-        MedpipeError: DISK_FULL, PERMISSION_DENIED.
+        MedpipeError: SETTING_INVALID, DISK_FULL, PERMISSION_DENIED.
     """
+    check_page_path(path)
     with written_aside(path) as aside:
         aside.write_bytes(html.encode())

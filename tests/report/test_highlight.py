@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medpipe.report.characters import one_line, shown
@@ -45,6 +45,7 @@ class Reader(HTMLParser):
         self.lines[-1] += [(character, around) for character in data]
 
 
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines that do other things, too
 TEXTS = st.text(alphabet=st.sampled_from('ab \n\r\t<>&"\u202e\x00\x1b\U0001f600é'), max_size=60)
 
 
@@ -60,6 +61,7 @@ def texts_with_marks(draw: st.DrawFn) -> tuple[str, list[Mark]]:
     return text, marks
 
 
+@BUSY
 @given(texts_with_marks())
 def test_every_character_is_there_once_under_the_marks_that_cover_it(made: tuple[str, list[Mark]]) -> None:
     text, marks = made
@@ -75,6 +77,7 @@ def test_every_character_is_there_once_under_the_marks_that_cover_it(made: tuple
     assert len(read.ids) == len(set(read.ids))
 
 
+@BUSY
 @given(texts_with_marks())
 def test_pieces_nest_and_each_mark_has_one_first_piece(made: tuple[str, list[Mark]]) -> None:
     text, marks = made
@@ -86,6 +89,7 @@ def test_pieces_nest_and_each_mark_has_one_first_piece(made: tuple[str, list[Mar
     assert sorted(firsts) == sorted({piece.mark for piece in pieces})
 
 
+@BUSY
 @given(TEXTS)
 def test_lines_are_those_of_str_splitlines_on_the_three_ends(text: str) -> None:
     ends = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

@@ -6,12 +6,15 @@ import json
 import re
 from base64 import b64encode
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import lxml.html
 import pytest
 
+from medpipe.errors import MedpipeError
 from medpipe.report.graph import MAX_EDGES, draw_graph
+from medpipe.report.html import write_page
 from medpipe.report.note_page import copied_runs, note_page, view_note
 from medpipe.report.palette import LABEL_COLOURS, OTHER, SURFACES, label_class, palette_css
 from tests.report.invented_notes import TEXT, asthma, entity, hostile, large, make_note, relation, summary_of
@@ -181,6 +184,15 @@ def test_relations_without_their_entities_are_left_out() -> None:
     one = entity(TEXT, "asthma", "DISEASE")
     lost = relation(one, one | {"entity_id": "elsewhere"}, 0, 5)
     assert view_note(make_note(TEXT, [one], [lost]), 0)["relations"] == []
+
+
+def test_a_page_is_written_whole_or_told_why_not(tmp_path: Path) -> None:
+    write_page(tmp_path / "new" / "a.html", "<p>é")
+    assert (tmp_path / "new" / "a.html").read_bytes() == "<p>é".encode()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.html"]
+    for path in (tmp_path / "new", tmp_path / "new" / "a.html" / "b.html"):
+        with pytest.raises(MedpipeError, match="SETTING_INVALID"):
+            write_page(path, "")
 
 
 # --- colours --------------------------------------------------------------------------------

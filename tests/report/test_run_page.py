@@ -9,7 +9,7 @@ from typing import Any
 
 import lxml.html
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medpipe.errors import MedpipeError
@@ -104,6 +104,7 @@ def test_drift_is_found_where_there_is_some_and_only_there(found: dict[str, Any]
     assert figures(lake, "2026-01-25")["drift"] == []  # nothing before it
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abcd"), st.integers(0, 50), min_size=1),
     st.dictionaries(st.sampled_from("abcd"), st.integers(0, 50), min_size=1),

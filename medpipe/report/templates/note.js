@@ -264,7 +264,9 @@
       if (mark) showTip(Number(mark.dataset.e), mark.getClientRects()[0]);
     });
     one.text.addEventListener("mouseout", (event) => {
-      if (markAt(event.target)) hideTip();
+      if (!markAt(event.target)) return;
+      if (note.current < 0) hideTip();
+      else showTip(note.current, note.marks[note.current][0].getClientRects()[0], true);
     });
     one.text.addEventListener("click", (event) => {
       const mark = markAt(event.target);
