@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 SAMPLE ?= sample_records/fhir_bundle.json
 CORPORA ?= ../shared/corpora
 EHR ?= ../shared/ehr
-FAST := not corpora and not slow and not airflow and not workers and not faults
+FAST := not corpora and not slow and not airflow and not workers and not faults and not browser
 
 AIRFLOW = PATH="$(CURDIR)/$(BIN):$$PATH" AIRFLOW_HOME="$(CURDIR)/.airflow" AIRFLOW__CORE__DAGS_FOLDER="$(CURDIR)/dags" \
 	AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS=True AIRFLOW__API__HOST=127.0.0.1 \
 	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" airflow
 
-.PHONY: run test lint fuzz test-corpora test-faults test-airflow test-workers airflow airflow-celery bench datacontract clean help
+.PHONY: run test lint fuzz test-corpora test-faults test-browser test-airflow test-workers airflow airflow-celery bench datacontract \
+	clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -35,6 +36,9 @@ fuzz: $(VENV)/.dev  ## 20,000 mutated inputs for every reader (minutes)
 test-faults: $(VENV)/.dev  ## kill the line at random instants and run it again (minutes)
 	$(BIN)/python -m pytest -m faults
 
+test-browser: $(VENV)/.dev  ## the pages in a real browser (Debian: chromium, chromium-driver)
+	$(BIN)/python -m pytest -m browser
+
 test-workers: $(VENV)/.workers  ## Airflow on PostgreSQL, Redis and Celery, a worker is killed (a quarter of an hour)
 	$(BIN)/python -m pytest -m workers
 
@@ -42,7 +46,7 @@ airflow-celery: $(VENV)/.workers  ## Airflow with two Celery workers on this mac
 	mkdir -p landing
 	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" $(BIN)/python deploy/airflow_celery.py
 
-airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
+test-airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
 	$(BIN)/python -m pytest -m airflow
 
 airflow: $(VENV)/.dev  ## Airflow for a person: SQLite, LocalExecutor, http://localhost:8080

@@ -7,6 +7,7 @@ to stderr. Exit codes: 0 done, 2 wrong usage, 3 input cannot be read, 4 contract
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -43,8 +44,6 @@ app.add_typer(schema_app, name="schema")
 export_app = typer.Typer(help="The tables in other formats.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 
-RUN_JSON = "medpipe.run/1"  # name and major version of the JSON that `medpipe run --json` prints
-
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DateOption = Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; today (UTC) if not given.")]
 WarehouseOption = Annotated[Path | None, typer.Option("--warehouse", help="Where the tables lie.")]
@@ -71,6 +70,9 @@ def main() -> None:
     logging.basicConfig(
         level=os.environ.get("MEDPIPE_LOG", "WARNING").upper(), format="%(levelname)s %(name)s: %(message)s"
     )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character of a note shows "?"
+            stream.reconfigure(errors="replace")
     try:
         stopped = app(standalone_mode=False)  # click gives back the code of typer.Exit
         code = stopped if isinstance(stopped, int) else errors.EXIT_DONE
@@ -139,6 +141,7 @@ def run(
     device: DeviceOption = None,
     terminology: TerminologyOption = None,
     show: Annotated[int, typer.Option(min=0, help="How many notes to print.")] = 10,
+    report: Annotated[Path | None, typer.Option(help="HTML file to write the notes to, for a browser.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -160,11 +163,17 @@ def run(
         terminology=as_files(terminology),
     )
     partition = parse_date(date)
+    if report is not None:
+        from medpipe.report.html import check_page_path
+
+        check_page_path(report)
     console = stderr_console()
     with spooled_input(paths, settings) as inputs:
         names = frozenset(source.name for source in find_sources(inputs))
         with progress_bar(console, hidden=quiet or as_json) as progress:
             outcome = pipeline.run(settings, partition, inputs, progress=progress)
+    if report is not None:
+        write_notes_page(report, settings.warehouse, partition, names)
     if as_json:
         print_json(outcome, settings, names)
     elif not quiet:
@@ -173,6 +182,8 @@ def run(
         from medpipe.report.terminal import print_funnel
 
         print_funnel(console, outcome, str(settings.warehouse))
+        if report is not None:
+            console.print(f"Page: {report}", markup=False)
 
 
 @app.command()
@@ -434,6 +445,14 @@ def schema_show(table: str, version: Annotated[str | None, typer.Option(help="Cu
     Console().print(shown)
 
 
+@schema_app.command("json")
+def schema_json() -> None:
+    """Prints the JSON Schema of what `medpipe run --json` prints."""
+    from medpipe.report.run_schema import run_schema
+
+    print(json.dumps(run_schema(), indent=1, ensure_ascii=False))
+
+
 @schema_app.command("check")
 def schema_check(warehouse: WarehouseOption = None, as_json: JsonOption = False) -> None:
     """Checks every partition of a warehouse against the contracts; exit code 4 if one breaks them."""
@@ -473,6 +492,44 @@ def export_brat(
     settings = load_settings(warehouse=warehouse)
     partition = parse_date(date) if date is not None else None
     print_counts({**brat.export_brat(settings.warehouse, out, partition=partition)})
+
+
+@app.command("report")
+def write_report(
+    document_id: Annotated[
+        str | None, typer.Argument(help="Id of a note, or enough of its beginning; none: the page of a run.")
+    ] = None,
+    warehouse: WarehouseOption = None,
+    run: Annotated[bool, typer.Option("--run", help="The page of a run: of --date, else the newest.")] = False,
+    date: Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; the newest if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (default: note-ID.html or run-DATE.html), or - for stdout.")
+    ] = None,
+) -> None:
+    """Writes the page of a note, or of a run: one HTML file that needs no network."""
+    from medpipe.report.html import write_page
+
+    settings = load_settings(warehouse=warehouse)
+    partition = parse_date(date) if date is not None else None
+    if document_id is not None and run:
+        raise MedpipeError("SETTING_INVALID", name="--run", reason="it goes without the id of a note")
+    if document_id is not None:
+        from medpipe.report.note_page import note_page
+        from medpipe.report.notes import find_note
+
+        note = find_note(settings.warehouse, document_id, partition)
+        name, page = f"note-{note.document['document_id'][:12]}.html", note_page([note])
+    else:
+        from medpipe.report.run_figures import figures, find_partition
+        from medpipe.report.run_page import run_page
+
+        partition = find_partition(settings.warehouse, partition)
+        name, page = f"run-{partition}.html", run_page(figures(settings.warehouse, partition))
+    if str(out) == "-":
+        sys.stdout.buffer.write(page.encode())
+    else:
+        write_page(out or Path(name), page)
+        print(out or name)
 
 
 @app.command()
@@ -616,9 +673,30 @@ def print_notes(root: Path, partition: str, sources: frozenset[str], most: int) 
             )
 
 
+def write_notes_page(path: Path, root: Path, partition: str, sources: frozenset[str]) -> None:
+    """Writes the page of the run's notes, as many as a browser shows with ease."""
+    from medpipe.report.html import write_page
+    from medpipe.report.note_page import MAX_CHARS, MAX_NOTES, note_page
+    from medpipe.report.notes import list_notes, read_documents
+
+    ids = list_notes(root, partition, sources)
+    notes: list[Note] = []
+    size = 0
+    for note in read_documents(root, partition, ids[:MAX_NOTES]):
+        size += note.document["n_chars"]
+        if notes and size > MAX_CHARS:
+            break
+        notes.append(note)
+    if not notes:
+        print("medpipe: no note was found, so no page was written", file=sys.stderr)
+        return
+    write_page(path, note_page(notes, left_out=len(ids) - len(notes)))
+
+
 def print_json(outcome: dict[str, Any], settings: Settings, sources: frozenset[str]) -> None:
     """Prints the run and its notes as one JSON object, note by note, so that memory stays flat."""
     from medpipe.report.notes import read_notes
+    from medpipe.report.run_schema import RUN_JSON
 
     head = {"schema": RUN_JSON, "warehouse": str(settings.warehouse)} | outcome
     out = sys.stdout

@@ -140,6 +140,13 @@ CODES: dict[str, Code] = {
     ),
     "OUTPUT_EXISTS": Code("{path} is not empty.", "Name a folder that does not exist yet.", EXIT_USAGE),
     "WAREHOUSE_INVALID": Code("{path} is not a medpipe warehouse: {reason}.", "Check the path.", EXIT_INPUT),
+    "PARTITION_NOT_FOUND": Code(
+        "There is no partition {partition} in {path}.", "Give --date a day that was run; `ls` of _manifests lists them."
+    ),
+    "DOCUMENT_NOT_FOUND": Code(
+        "No one document has the id {document_id} in {path}.",
+        "Give the id, or enough of its beginning, as `medpipe run` prints it.",
+    ),
     "PARTITION_BUSY": Code(
         "Another run is publishing the partition {partition}.", "Wait for it to end and run again.", EXIT_ENVIRONMENT
     ),

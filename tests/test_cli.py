@@ -60,6 +60,34 @@ def test_json_is_one_object_and_holds_the_notes(place: Path) -> None:
     assert any(relation for document in shown["documents"] for relation in document["relations"])
 
 
+def test_json_keeps_its_schema(place: Path) -> None:
+    import jsonschema
+
+    promised = json.loads((ROOT / "schemas" / "medpipe.run.1.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(promised).validate(json.loads((place / "out.json").read_text()))
+
+
+def test_pages_of_a_run_of_a_note_and_of_a_partition(place: Path) -> None:
+    sample = str(ROOT / "sample_records" / "notes.ndjson")
+    done = medpipe(place, "run", sample, "--date", DAY, "--out", "lake", "--quiet", "--report", "out.html")
+    assert (done.returncode, done.stdout) == (0, b"")
+    html = (place / "out.html").read_text(encoding="utf-8")
+    assert html.count("<article") == 4 and "budesonide" in html
+    document = json.loads((place / "out.json").read_text())["documents"][0]
+    done = medpipe(place, "report", document["document_id"][:10], "--warehouse", "lake", "--out", "-")
+    assert done.returncode == 0 and done.stdout.decode().count("<article") == 1
+    done = medpipe(place, "report", "--warehouse", "lake")
+    assert done.stdout.decode().strip() == f"run-{DAY}.html"
+    page = (place / f"run-{DAY}.html").read_text(encoding="utf-8")
+    assert "OCR_NEEDED" in page and all(one not in page for one in ("budesonide 200", "mixed_lines"))
+
+
+def test_a_terminal_that_knows_only_ascii(place: Path) -> None:
+    sample = str(ROOT / "sample_records" / "note_es.txt")
+    done = medpipe(place, "run", sample, "--date", DAY, "--out", "lake", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and done.stdout.isascii() and done.stderr.isascii()
+
+
 def test_funnel_goes_to_stderr_and_names_what_was_left_out(place: Path) -> None:
     funnel = (place / "err.txt").read_text()
     for words in ("sources seen", "notes with text", "Patient", "JSON_INVALID", "TEXT_EMPTY", "lake/<table>/v1"):

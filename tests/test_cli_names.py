@@ -14,7 +14,7 @@ COLUMNS = {
     "--mapping", "--text-column", "--id-column", "--patient-column", "--encounter-column", "--date-column", "--type-column",
 }  # fmt: skip
 PROMISED = {
-    "run": {"--out", "--date", "--format", "--device", "--json", "--quiet", "--show", "--terminology", *COLUMNS},
+    "run": {"--out", "--date", "--format", "--device", "--json", "--quiet", "--show", "--terminology", "--report", *COLUMNS},
     "ingest": {"--warehouse", "--date", "--shard", "--format", "--terminology", *COLUMNS},
     "tag": {"--warehouse", "--date", "--shard", "--device", "--terminology"},
     "relate": {"--warehouse", "--date", "--shard", "--device"},
@@ -24,8 +24,9 @@ PROMISED = {
     "evaluate": {"--corpus", "--model", "--labels", "--terminology", "--device", "--json"},
     "bench": {"--notes", "--tokens", "--device", "--json"},
     "doctor": {"--warehouse", "--json"},
+    "report": {"--warehouse", "--date", "--run", "--out"},
 }
-PROMISED_SCHEMA = {"list", "show", "check", "diff"}
+PROMISED_SCHEMA = {"list", "show", "check", "diff", "json"}
 PROMISED_EXPORT = {"brat": {"--warehouse", "--date", "--out"}}
 
 
@@ -69,6 +70,11 @@ def test_help_is_light() -> None:
         (["evaluate", "tagger", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
         (["evaluate", "codes", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
         (["export", "brat", "--warehouse", "none", "--out", "folder"], 3, "WAREHOUSE_INVALID"),
+        (["report", "0123", "--warehouse", "none"], 3, "WAREHOUSE_INVALID"),
+        (["report", "0123", "--warehouse", "."], 3, "DOCUMENT_NOT_FOUND"),
+        (["report", "--run", "--warehouse", "."], 3, "PARTITION_NOT_FOUND"),
+        (["report", "0123", "--run"], 2, "--run"),
+        (["run", "x", "--report", "."], 2, "SETTING_INVALID"),
         (["nonsense"], 2, "nonsense"),
     ],
 )

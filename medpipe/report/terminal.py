@@ -1,20 +1,26 @@
-"""What a person reads on the terminal: each note with its entities, relations and summary, then the funnel."""
+"""What a person reads on the terminal: each note with its summary, relations and entities, then the funnel.
+
+Nothing is said by colour alone: what is denied is struck through and called negated, labels are written out. Rich
+leaves colours out where ``NO_COLOR`` is set (https://no-color.org), and all styles where the output is no terminal.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from medpipe.records import ASSERTIONS
+from medpipe.report.characters import one_line, plain_lines
 from medpipe.report.notes import Note
 
 STYLES = {
@@ -22,24 +28,15 @@ STYLES = {
     "PROCEDURE": "blue", "TEST": "magenta", "LAB_VALUE": "purple", "SEVERITY": "dark_orange",
     "TEMPORAL": "bright_black", "AGE": "bright_black", "SEX": "bright_black",
 }  # fmt: skip
-# Characters of a note that would move the cursor or turn the direction of the line.
-HIDDEN = dict.fromkeys(
-    [*range(0x00, 0x20), 0x7F, *range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], " "
-)
-
 STATUS = {
     "failed": "failed (see quarantine)",
     "unsupported_language": "in a language that no model knows; not processed",
 }
-
-
-def one_line(text: str) -> str:
-    """Returns ``text`` on one line, without control characters, which a terminal would obey."""
-    return " ".join(text.translate(HIDDEN).split())
+BAR_COLUMNS = 60  # a narrower terminal gets the funnel without bars
 
 
 def print_note(console: Console, note: Note) -> None:
-    """Prints a note: heading, entities (nesting and assertions shown), relations, summary."""
+    """Prints a note: heading, summary, relations, entities (by section, nesting and assertions shown)."""
     document = note.document
     facts = [document["note_type"], f"patient {document['patient_id']}" if document["patient_id"] else None]
     facts.append(
@@ -51,15 +48,25 @@ def print_note(console: Console, note: Note) -> None:
     parts: list[Any] = [heading]
     if document["status"] != "processed":
         parts.append(Text(f"status: {STATUS.get(document['status'], document['status'])}", style="bold red"))
-    parts += [entity_tree(note), relation_lines(note)]
     if note.summary is not None:
-        parts.append(summary_lines(note.summary))
-    console.print(Panel(Group(*parts), title=escape(title), title_align="left", border_style="dim"))
+        parts += ["", summary_lines(note.summary)]
+    if note.relations:
+        parts += ["", relation_tree(note)]
+    parts += ["", entity_tree(note)]
+    console.print(
+        Panel(
+            Group(*parts), title=escape(title), title_align="left", border_style="dim",
+            subtitle=f"id {document['document_id'][:12]}", subtitle_align="right",
+        )
+    )  # fmt: skip
 
 
 def entity_tree(note: Note) -> Tree:
-    """Returns the entities in the order of the note, nested ones below the one that holds them, repeats counted."""
-    tree = Tree(Text(f"Entities ({len(note.entities)})", style="bold"))
+    """Returns the entities in the order of the note, below their sections where there are several.
+
+    Nested ones stand below the one that holds them; repeats within a section are counted.
+    """
+    tree = Tree(Text(f"Entities ({len(note.entities)})", style="bold"), guide_style="dim")
     children: dict[str | None, list[dict[str, Any]]] = {}
     for entity in note.entities:
         children.setdefault(entity["parent_entity_id"], []).append(entity)
@@ -84,9 +91,20 @@ def entity_tree(note: Note) -> Tree:
         for child, count in Counter(nested).items():
             add(below, child, count)
 
-    for one, times in Counter(shape(entity) for entity in children.get(None, [])).items():
-        add(tree, one, times)
+    for title, found in by_section(note, children.get(None, [])):
+        branch = tree.add(Text(title, style="bold dim")) if title else tree
+        for one, times in Counter(shape(entity) for entity in found).items():
+            add(branch, one, times)
     return tree
+
+
+def by_section(note: Note, entities: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Returns the entities with the title of the section that each begins in; no titles where it is one section."""
+    titles = {one["section_id"]: one_line(one["title"] or one["name"].replace("_", " ")) for one in note.sections}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for entity in entities:
+        groups.setdefault(titles.get(entity.get("section_id"), ""), []).append(entity)
+    return list(groups.items()) if len(groups) > 1 else [("", list(entities))]
 
 
 def code_of(entity: Mapping[str, Any]) -> str:
@@ -97,24 +115,23 @@ def code_of(entity: Mapping[str, Any]) -> str:
     return one_line(f"{entity['code_system']} {entity['code']} {score:.2f}")
 
 
-def relation_lines(note: Note) -> Group:
-    """Returns one line a disease with its symptoms; a denied one is struck through."""
+def relation_tree(note: Note) -> Tree:
+    """Returns what each disease leads to, the surest first; a denied one is struck through."""
     by_id = {entity["entity_id"]: entity for entity in note.entities}
-    found: dict[tuple[str, str], dict[str, tuple[float, bool]]] = {}
+    found: dict[str, dict[tuple[str, str], tuple[float, bool]]] = {}
     for relation in note.relations:
         head, tail = by_id[relation["head_entity_id"]], by_id[relation["tail_entity_id"]]
-        tails = found.setdefault((one_line(head["text"]), relation["type"]), {})
-        text = one_line(tail["text"])
-        score, negated = tails.get(text, (0.0, True))
-        tails[text] = (max(score, relation["score"]), negated and relation["negated"])
-    lines = [Text(f"Relations ({len(note.relations)})", style="bold")]
-    for (disease, kind), tails in found.items():
-        line = Text(f"  {disease} ", style="bold red").append(f"─{kind}→ ", style="dim")
-        for index, (text, (score, negated)) in enumerate(sorted(tails.items(), key=lambda item: -item[1][0])):
-            line.append(", " if index else "").append(text, style="strike dim" if negated else "yellow")
-            line.append(f" {score:.2f}{' negated' if negated else ''}", style="dim")
-        lines.append(line)
-    return Group(*lines)
+        tails = found.setdefault(one_line(head["text"]), {})
+        key = relation["type"].replace("_", " "), one_line(tail["text"])
+        score, negated = tails.get(key, (0.0, True))
+        tails[key] = (max(score, relation["score"]), negated and relation["negated"])
+    tree = Tree(Text(f"Relations ({len(note.relations)})", style="bold"), guide_style="dim")
+    for disease, tails in found.items():
+        branch = tree.add(Text(disease, style=STYLES["DISEASE"]))
+        for (kind, text), (score, negated) in sorted(tails.items(), key=lambda item: -item[1][0]):
+            line = Text(f"{kind} ", style="dim").append(text, style="not dim strike" if negated else "not dim yellow")
+            branch.add(line.append(f"  {min(score, 0.99):.2f}{'  negated' if negated else ''}"))
+    return tree
 
 
 def summary_lines(summary: Mapping[str, Any]) -> Group:
@@ -122,11 +139,11 @@ def summary_lines(summary: Mapping[str, Any]) -> Group:
     text = Text()
     cursor = 0
     for token in summary["tokens"]:
-        text.append(summary["text"][cursor : token["start"]].translate(HIDDEN))
+        text.append(plain_lines(summary["text"][cursor : token["start"]]))
         style = "italic" if token["source_start"] is None else ""
-        text.append(summary["text"][token["start"] : token["end"]].translate(HIDDEN), style=style)
+        text.append(plain_lines(summary["text"][token["start"] : token["end"]]), style=style)
         cursor = token["end"]
-    text.append(summary["text"][cursor:].translate(HIDDEN))
+    text.append(plain_lines(summary["text"][cursor:]))
     copied = sum(token["source_start"] is not None for token in summary["tokens"])
     check = "checked" if summary["faithful"] else "NOT FAITHFUL"
     told = f"Summary ({summary['method']}, {copied}/{len(summary['tokens'])} words copied, {check}"
@@ -140,36 +157,33 @@ def print_funnel(console: Console, outcome: Mapping[str, Any], warehouse: str) -
     table = Table(
         title=f"Funnel of {outcome['partition']}", title_justify="left", show_header=False, box=None, padding=(0, 2)
     )
-    rows: list[tuple[str, Any]] = [("sources seen", outcome["sources"])]
+    steps = [
+        ("records read", "records"), ("  not a note", "not_notes"), ("  the same note again", "duplicates"),
+        ("  quarantined", "rejected"), ("notes with text", "documents"),
+        ("  in a language that no model knows", "unsupported_language"), ("  done before, unchanged", "unchanged"),
+    ]  # fmt: skip
+    optional = {"duplicates", "unchanged", "unsupported_language"}
+    found = ["entities", "relations", "summaries"]
+    table.add_row("sources seen", f"{outcome['sources']:,}")
     if outcome["unchanged"]:
-        rows.append(("  done before, unchanged", outcome["unchanged"]))
+        table.add_row("  done before, unchanged", f"{outcome['unchanged']:,}")
     if counts:
-        rows += [
-            ("records read", counts.get("records", 0)),
-            ("  not a note", counts.get("not_notes", 0)),
-            ("  the same note again", counts.get("duplicates", 0)),
-            ("  quarantined", counts.get("rejected", 0)),
-            ("notes with text", counts.get("documents", 0)),
-            ("  in a language that no model knows", counts.get("unsupported_language", 0)),
-            ("  done before, unchanged", counts.get("unchanged", 0)),
-            ("entities", counts.get("entities", 0)),
-            ("relations", counts.get("relations", 0)),
-            ("summaries", counts.get("summaries", 0)),
-            ("rows in quarantine", counts.get("quarantined", 0)),
-        ]
-    optional = {"  the same note again", "  done before, unchanged", "  in a language that no model knows"}
-    for name, value in rows:
-        if value or name not in optional:
-            table.add_row(name, f"{int(value):,}")
+        most = max(1, int(counts.get("records", 0)))
+        for name, key in steps:
+            value = int(counts.get(key, 0))
+            if value or key not in optional:
+                style = "dim" if name.startswith(" ") else "green"
+                bar = ProgressBar(most, value, width=20, complete_style=style, finished_style=style)
+                cells = [bar] if console.width >= BAR_COLUMNS else []
+                table.add_row(name, f"{value:,}", *cells)
+        for name in found:
+            table.add_row(name, f"{int(counts.get(name, 0)):,}")
+        table.add_row("rows in quarantine", f"{int(counts.get('quarantined', 0)):,}")
     console.print(table)
-    kinds = {name.partition(":")[2]: value for name, value in counts.items() if name.startswith("not_a_note:")}
-    if kinds:
-        shown = ", ".join(
-            f"{kind} {int(value):,}" for kind, value in sorted(kinds.items(), key=lambda item: -item[1])[:12]
-        )
-        console.print(Text(f"  not notes: {shown}", style="dim"))
-    causes = {name.partition(":")[2]: value for name, value in counts.items() if name.startswith("rejected:")}
-    if causes:
-        shown = ", ".join(f"{code} {int(value):,}" for code, value in sorted(causes.items(), key=lambda item: -item[1]))
-        console.print(Text(f"  quarantined: {shown}", style="dim"))
+    for told, prefix, most_kinds in (("not notes", "not_a_note:", 12), ("quarantined", "rejected:", None)):
+        kinds = {name.removeprefix(prefix): int(value) for name, value in counts.items() if name.startswith(prefix)}
+        if kinds:
+            largest = sorted(kinds.items(), key=lambda item: -item[1])[:most_kinds]
+            shown = ", ".join(f"{one_line(kind)} {value:,}" for kind, value in largest)
+            console.print(Padding(Text(f"{told}: {shown}", style="dim"), (0, 0, 0, 2)))
     console.print(Text(f"Tables: {warehouse}/<table>/v1/dt={outcome['partition']}/part-0.parquet"))

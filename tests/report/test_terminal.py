@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from medpipe.records import ASSERTIONS
@@ -16,7 +18,15 @@ from medpipe.report.terminal import one_line, print_funnel, print_note
 def entity(
     key: str, text: str, label: str, start: int, parent: str | None = None, **assertions: bool
 ) -> dict[str, Any]:
-    row = {"entity_id": key, "text": text, "label": label, "start": start, "end": start + len(text), "depth": 0}
+    row = {
+        "entity_id": key,
+        "section_id": None,
+        "text": text,
+        "label": label,
+        "start": start,
+        "end": start + len(text),
+        "depth": 0,
+    }
     return row | {"parent_entity_id": parent} | dict.fromkeys(ASSERTIONS, False) | assertions
 
 
@@ -24,7 +34,7 @@ def note(
     entities: list[dict[str, Any]], relations: Sequence[dict[str, Any]] = (), summary: dict[str, Any] | None = None
 ) -> Note:
     document = {
-        "source": "a.json", "record": "0", "note_type": "Progress note", "patient_id": "p1", "authored_at": None,
+        "document_id": "0123456789abcdef", "source": "a.json", "record": "0", "note_type": "Progress note", "patient_id": "p1", "authored_at": None,
         "authored_at_text": "last week", "n_chars": 10, "status": "processed",
     }  # fmt: skip
     return Note(document, [], entities, list(relations), summary)
@@ -59,7 +69,50 @@ def test_relations_are_grouped_by_disease() -> None:
         {"head_entity_id": "1", "tail_entity_id": tail, "type": "has_symptom", "score": score, "negated": False}
         for tail, score in (("2", 0.7), ("3", 0.9))
     ]
-    assert "flu ─has_symptom→ rash 0.90, fever 0.70" in printed(note(entities, relations))
+    shown = [line.strip("│ ") for line in printed(note(entities, relations)).splitlines()]
+    at = shown.index("└── flu")
+    assert shown[at - 1] == "Relations (2)"
+    assert shown[at + 1 : at + 3] == ["├── has symptom rash  0.90", "└── has symptom fever  0.70"]
+
+
+def test_a_relation_is_negated_only_where_every_mention_of_it_is() -> None:
+    entities = [
+        entity("1", "flu", "DISEASE", 0),
+        entity("2", "fever", "SYMPTOM", 10),
+        entity("3", "rash", "SYMPTOM", 20),
+    ]
+    relations = [
+        {"head_entity_id": "1", "tail_entity_id": tail, "type": "has_symptom", "score": 0.7, "negated": negated}
+        for tail, negated in (("2", True), ("2", False), ("3", True))
+    ]
+    shown = printed(note(entities, relations))
+    assert "fever  0.70 " in shown and "rash  0.70  negated" in shown
+
+
+def test_entities_stand_below_their_sections_where_there_are_several() -> None:
+    one = note([
+        entity("1", "cough", "SYMPTOM", 0) | {"section_id": "s1"}, entity("2", "cough", "SYMPTOM", 9) | {"section_id": "s2"},
+    ])  # fmt: skip
+    one.sections.extend([
+        {"section_id": "s1", "title": "History\x1b[2J:", "name": "history"}, {"section_id": "s2", "title": None, "name": "physical_exam"},
+    ])  # fmt: skip
+    shown = [line.strip("│ ├└─") for line in printed(one).splitlines()]
+    assert shown[shown.index("History [2J:") + 1] == "SYMPTOM   cough"
+    assert shown[shown.index("physical exam") + 1] == "SYMPTOM   cough"
+
+
+def test_no_color_leaves_out_colours_and_keeps_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = note([entity("3", "cough", "SYMPTOM", 30, negated=True)])
+
+    def on_a_terminal() -> str:
+        out = io.StringIO()
+        print_note(Console(file=out, width=80, force_terminal=True, color_system="standard"), one)
+        return out.getvalue()
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert re.search(r"\x1b\[[0-9;]*3[0-7]m", on_a_terminal())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not re.search(r"\x1b\[[0-9;]*(3[0-7]|38|9[0-7])[;m]", on_a_terminal()) and "negated" in on_a_terminal()
 
 
 def test_summary_says_what_was_copied_and_checked() -> None:
@@ -100,6 +153,11 @@ def test_funnel_names_what_was_left_out() -> None:
     }
     outcome = {"partition": "2026-01-31", "sources": 2, "unchanged": 0, "counts": counts}
     print_funnel(Console(file=out, width=100), outcome, "lake")
+    rows = [line.split() for line in out.getvalue().splitlines()]
+    assert ["records", "read", "9", "━" * 20] in rows and ["notes", "with", "text", "4", "━" * 8 + "╸"] in rows
+    narrow = io.StringIO()
+    print_funnel(Console(file=narrow, width=34), outcome, "lake")
+    assert "━" not in narrow.getvalue() and max(map(len, narrow.getvalue().splitlines())) <= 34
     assert "not notes: Patient 3" in out.getvalue()
     assert "quarantined: TEXT_EMPTY 2" in out.getvalue()
     assert "the same note again" not in out.getvalue()
