@@ -461,6 +461,17 @@ def schema_diff(table: str, old: str, new: str) -> None:
     print(change)
 
 
+@app.command()
+def catalog(
+    warehouse: WarehouseOption = None,
+    out: Annotated[Path | None, typer.Option(help="The file (default: catalog.duckdb in the warehouse).")] = None,
+) -> None:
+    """Writes a DuckDB file of views over the warehouse: the tables, latest_*, patient_timeline, disease_symptom."""
+    from medpipe.export.catalog import write_catalog
+
+    print(json.dumps(write_catalog(load_settings(warehouse=warehouse).warehouse, out)))
+
+
 @export_app.command("brat")
 def export_brat(
     out: Annotated[Path, typer.Option(help="Folder to write; it must be new or empty.")],

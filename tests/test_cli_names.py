@@ -24,6 +24,7 @@ PROMISED = {
     "evaluate": {"--corpus", "--model", "--labels", "--terminology", "--device", "--json"},
     "bench": {"--notes", "--tokens", "--device", "--json"},
     "doctor": {"--warehouse", "--json"},
+    "catalog": {"--warehouse", "--out"},
 }
 PROMISED_SCHEMA = {"list", "show", "check", "diff"}
 PROMISED_EXPORT = {"brat": {"--warehouse", "--date", "--out"}}
