@@ -481,9 +481,78 @@ def export_brat(
     """Writes every processed note with its entities, assertions and relations as a BRAT folder, to be corrected."""
     from medpipe.export import brat
 
-    settings = load_settings(warehouse=warehouse)
-    partition = parse_date(date) if date is not None else None
-    print_counts({**brat.export_brat(settings.warehouse, out, partition=partition)})
+    root, partition = export_source(warehouse, date)
+    print_counts({**brat.export_brat(root, out, partition=partition)})
+
+
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")]
+ExportDate = Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; all if not given.")]
+
+
+@export_app.command("omop")
+def export_omop(
+    out: OutFolder,
+    warehouse: WarehouseOption = None,
+    date: ExportDate = None,
+    format: Annotated[str, typer.Option(help="csv or parquet.")] = "csv",
+    persons: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet with person_id and person_source_value; else numbered.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Folder with CONCEPT.csv and CONCEPT_RELATIONSHIP.csv of Athena.")
+    ] = None,
+) -> None:
+    """Writes NOTE and NOTE_NLP of OMOP CDM 5.4."""
+    from medpipe.export import omop
+
+    root, partition = export_source(warehouse, date)
+    options: dict[str, Any] = {"format": format, "persons": persons, "vocabulary": vocabulary}
+    print_counts({**omop.export_omop(root, out, partition=partition, **options)})
+
+
+@export_app.command("fhir")
+def export_fhir(out: OutFolder, warehouse: WarehouseOption = None, date: ExportDate = None) -> None:
+    """Writes FHIR R4 as NDJSON: Condition, Observation, MedicationStatement with their Provenance, and the notes."""
+    from medpipe.export import fhir
+
+    root, partition = export_source(warehouse, date)
+    print_counts({**fhir.export_fhir(root, out, partition=partition)})
+
+
+@export_app.command("spacy")
+def export_spacy(out: OutFolder, warehouse: WarehouseOption = None, date: ExportDate = None) -> None:
+    """Writes every processed note as a Doc of spaCy, in DocBin files (needs medpipe[spacy])."""
+    from medpipe.export import spacy_docs
+
+    root, partition = export_source(warehouse, date)
+    print_counts({**spacy_docs.export_spacy(root, out, partition=partition)})
+
+
+@export_app.command("jsonl")
+def export_jsonl(
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    warehouse: WarehouseOption = None,
+    date: ExportDate = None,
+) -> None:
+    """Writes every processed note as a line of JSON, in the corpus format."""
+    from medpipe.export import lines
+
+    root, partition = export_source(warehouse, date)
+    print_counts({**lines.export_jsonl(root, out, partition=partition)})
+
+
+@export_app.command("csv")
+def export_csv(out: OutFolder, warehouse: WarehouseOption = None, date: ExportDate = None) -> None:
+    """Writes every table as CSV."""
+    from medpipe.export import comma_separated
+
+    root, partition = export_source(warehouse, date)
+    print_counts({**comma_separated.export_csv(root, out, partition=partition)})
+
+
+def export_source(warehouse: Path | None, date: str | None) -> tuple[Path, str | None]:
+    """Returns the warehouse and the partition that an export is made of; ``None``: all partitions."""
+    return load_settings(warehouse=warehouse).warehouse, parse_date(date) if date is not None else None
 
 
 @app.command()

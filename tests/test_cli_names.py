@@ -27,7 +27,11 @@ PROMISED = {
     "catalog": {"--warehouse", "--out"},
 }
 PROMISED_SCHEMA = {"list", "show", "check", "diff"}
-PROMISED_EXPORT = {"brat": {"--warehouse", "--date", "--out"}}
+EXPORTED = {"--warehouse", "--date", "--out"}
+PROMISED_EXPORT = {
+    "brat": EXPORTED, "omop": EXPORTED | {"--format", "--persons", "--vocabulary"}, "fhir": EXPORTED, "spacy": EXPORTED,
+    "jsonl": EXPORTED, "csv": EXPORTED,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PROMISED)

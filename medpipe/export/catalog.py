@@ -9,6 +9,8 @@ The file holds the warehouse's absolute path; after a move, make it again.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +72,9 @@ def open_catalog(root: Path) -> duckdb.DuckDBPyConnection:
     if not warehouse.partitions(root):
         raise MedpipeError("WAREHOUSE_INVALID", path=root, reason="no partition at all")
     catalog = connect(":memory:")
+    # Sorting spills to the disk beyond this; the files go when the connection is closed.
+    spill = Path(tempfile.gettempdir()) / f"medpipe-duckdb-{os.getpid()}"
+    catalog.execute(f"SET memory_limit = '1GB'; SET temp_directory = {literal(str(spill))}")
     for view in views(root):
         add_view(catalog, view)
     return catalog
