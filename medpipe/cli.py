@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date as calendar_date
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -453,12 +454,51 @@ def schema_check(warehouse: WarehouseOption = None, as_json: JsonOption = False)
 
 
 @schema_app.command("diff")
-def schema_diff(table: str, old: str, new: str) -> None:
-    """Says what changed between two versions of a contract: patch, minor or major, and why."""
+def schema_diff(
+    table: Annotated[str | None, typer.Argument(help="All tables and versions if not given.")] = None,
+    old: Annotated[str | None, typer.Argument(help="A version; all of the table if not given.")] = None,
+    new: Annotated[str | None, typer.Argument(help="A later version.")] = None,
+) -> None:
+    """Says what changed between versions of a contract: patch, minor or major, and why.
+
+    Exit code 4 where a version's number says less than what changed, or a released version was changed.
+    """
     from medpipe.lake import contracts
 
-    change = contracts.diff(table, old, new)
-    print(change)
+    if table is not None and old is not None:
+        new = new or contracts.current_version(table)
+        change, said = contracts.diff(table, old, new), contracts.declared(old, new)
+        print(change)
+        if contracts.LEVELS.index(said) < contracts.LEVELS.index(change.level):
+            print(f"the version numbers say {said}", file=sys.stderr)
+            raise typer.Exit(errors.EXIT_CONTRACT)
+        return
+    tables = contracts.TABLES if table is None else (table,)
+    for one in tables:
+        known = contracts.versions(one)
+        for before, after in pairwise(known):
+            print(f"{one} {before} -> {after}: {contracts.diff(one, before, after)}")
+    problems = contracts.review(tables)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise typer.Exit(errors.EXIT_CONTRACT)
+
+
+@schema_app.command("migrate")
+def schema_migrate(warehouse: WarehouseOption = None) -> None:
+    """Rewrites partitions that earlier major versions made; they can be read without it."""
+    from medpipe.lake.publish import migrate
+
+    print(json.dumps({"migrated": migrate(load_settings(warehouse=warehouse).warehouse)}))
+
+
+@schema_app.command("docs")
+def schema_docs() -> None:
+    """Prints the data dictionary, made from the contracts, as Markdown."""
+    from medpipe.lake.dictionary import write_dictionary
+
+    print(write_dictionary(), end="")
 
 
 @app.command()

@@ -26,7 +26,7 @@ PROMISED = {
     "doctor": {"--warehouse", "--json"},
     "catalog": {"--warehouse", "--out"},
 }
-PROMISED_SCHEMA = {"list", "show", "check", "diff"}
+PROMISED_SCHEMA = {"list", "show", "check", "diff", "migrate", "docs"}
 EXPORTED = {"--warehouse", "--date", "--out"}
 PROMISED_EXPORT = {
     "brat": EXPORTED, "omop": EXPORTED | {"--format", "--persons", "--vocabulary"}, "fhir": EXPORTED, "spacy": EXPORTED,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from medpipe.errors import MedpipeError
 from medpipe.export.views import DERIVED
 from medpipe.lake import contracts, files, warehouse
+from medpipe.lake.migrations import MIGRATIONS
 
 if TYPE_CHECKING:
     import duckdb
@@ -139,9 +140,27 @@ def table_view(root: Path, table: str) -> View:
             SELECT * FROM read_parquet({glob}, union_by_name = true, hive_types = {{'dt': DATE}}, filename = true)
             WHERE filename IN ({published})
         )
-        SELECT {listed}, dt FROM rows"""
+        SELECT {listed}, dt FROM {migrated(table, "rows")}"""
     meanings = {column["name"]: column["description"] for column in columns}
     return View(table, sql, purpose(table), meanings | {"dt": PARTITION})
+
+
+def migrated(table: str, rows: str) -> str:
+    """Returns the SQL that makes today's rows of ``rows``, each of the major version that its file's path has."""
+    changes = [MIGRATIONS[table, number].columns for number in range(1, contracts.major(table))]
+    for number, columns in enumerate(changes, 1):
+        of_it = f"contains(filename, '/{table}/v{number}/')"
+        replaced = ", ".join(
+            f"CASE WHEN {of_it} THEN {sql} ELSE {name(key)} END AS {name(key)}" for key, sql in columns.items()
+        )
+        after = literal(f"/{table}/v{number + 1}/")
+        renamed = (
+            f"CASE WHEN {of_it} THEN replace(filename, '/{table}/v{number}/', {after}) ELSE filename END AS filename"
+        )
+        version = literal(contracts.current_version(table))
+        stamped = f"CASE WHEN {of_it} THEN {version} ELSE schema_version END AS schema_version"
+        rows = f"(SELECT * REPLACE ({replaced}, {stamped}, {renamed}) FROM {rows})"
+    return rows
 
 
 def purpose(table: str) -> str:

@@ -167,7 +167,7 @@ def condition(entity: Row, parts: list[Row], document: Row) -> Resource | None:
         "code": entity_concept(entity),
         "bodySite": texts(parts, "ANATOMY"),
         "encounter": encounter(document),
-        "recordedDate": document["authored_at"] and instant(document["authored_at"]),
+        "recordedDate": written_at(document),
         "evidence": [{"detail": [{"reference": f"Observation/{part['entity_id']}"}]} for part in symptoms] or None,
     })  # fmt: skip
 
@@ -192,12 +192,11 @@ def test(entity: Row, parts: list[Row], document: Row) -> Resource | None:
 
 def observation(entity: Row, parts: list[Row], document: Row, value: Resource) -> Resource:
     """Returns an Observation; when the past was, is not known."""
-    written = document["authored_at"] if not entity["historical"] else None
     return common("Observation", entity, document, {
         "status": "preliminary",
         "code": entity_concept(entity),
         "encounter": encounter(document),
-        "effectiveDateTime": written and instant(written),
+        "effectiveDateTime": written_at(document) if not entity["historical"] else None,
         "bodySite": first_text(parts, "ANATOMY"),
         "derivedFrom": [{"reference": f"DocumentReference/{document['document_id']}"}],
     } | value)  # fmt: skip
@@ -209,7 +208,7 @@ def medication(entity: Row, parts: list[Row], document: Row) -> Resource | None:
         "status": "not-taken" if entity["negated"] else "unknown",
         "medicationCodeableConcept": entity_concept(entity),
         "context": encounter(document),
-        "dateAsserted": document["authored_at"] and instant(document["authored_at"]),
+        "dateAsserted": written_at(document),
         "derivedFrom": [{"reference": f"DocumentReference/{document['document_id']}"}],
         "dosage": texts(parts, "DOSAGE"),
     })  # fmt: skip
@@ -328,6 +327,14 @@ def plain(text: str | None) -> str | None:
 def instant(moment: Any) -> str:
     """Returns a time as FHIR writes it, with its zone."""
     return str(moment.isoformat()).replace("+00:00", "Z")
+
+
+def written_at(document: Row) -> str | None:
+    """Returns when a note was written as a FHIR dateTime: a day where the source says no more."""
+    moment = document["authored_at"]
+    if moment is None:
+        return None
+    return str(moment.date().isoformat()) if document["authored_at_precision"] == "day" else instant(moment)
 
 
 def without_none(resource: Resource) -> Resource:

@@ -56,7 +56,7 @@ def superseded(root: Path, partitions: Sequence[str]) -> set[tuple[str, str]]:
     last: dict[str, int] = {}  # an id and a number a note: some 100 bytes
     found = set()
     for number, partition in reversed(list(enumerate(partitions))):
-        for block in warehouse.iter_file(warehouse.table_path(root, "documents", partition), 1 << 16, ["document_id"]):
+        for block in warehouse.iter_rows(root, "documents", partition, 1 << 16, ["document_id"]):
             for key in block["document_id"].to_pylist():
                 if last.setdefault(key, number) != number:
                     found.add((key, partition))
@@ -66,11 +66,9 @@ def superseded(root: Path, partitions: Sequence[str]) -> set[tuple[str, str]]:
 def partition_notes(root: Path, partition: str) -> Iterator[NoteRows]:
     """Yields the notes of a partition in the order of their ids."""
     entities_of, relations_of, summaries_of = (
-        rows_by_document(warehouse.table_path(root, table, partition), None)
-        for table in ("entities", "relations", "summaries")
+        rows_by_document(root, table, partition) for table in ("entities", "relations", "summaries")
     )
-    path = warehouse.table_path(root, "documents", partition)
-    for batch in warehouse.iter_file(path, DOCUMENT_ROWS):
+    for batch in warehouse.iter_rows(root, "documents", partition, DOCUMENT_ROWS):
         for document in batch.to_pylist():
             key = document["document_id"]
             entities = sorted(entities_of(key), key=lambda row: (row["start"], -row["end"], row["depth"]))
@@ -78,9 +76,9 @@ def partition_notes(root: Path, partition: str) -> Iterator[NoteRows]:
             yield NoteRows(partition, document, entities, relations_of(key), summary)
 
 
-def rows_by_document(path: Path, columns: Sequence[str] | None) -> Callable[[str], list[Row]]:
-    """Returns a function that gives a document's rows; it must be asked in the order in which the file is sorted."""
-    rows = (row for batch in warehouse.iter_file(path, ENTITY_ROWS, columns) for row in batch.to_pylist())
+def rows_by_document(root: Path, table: str, partition: str) -> Callable[[str], list[Row]]:
+    """Returns a function that gives a document's rows; it must be asked in the order in which the table is sorted."""
+    rows = (row for batch in warehouse.iter_rows(root, table, partition, ENTITY_ROWS) for row in batch.to_pylist())
     groups = groupby(rows, key=itemgetter("document_id"))
     ahead: list[tuple[str, list[Row]]] = []  # the group that was read and not yet asked for
 

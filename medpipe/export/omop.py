@@ -10,6 +10,7 @@ they are numbered anew in every export; ``medpipe_*`` files beside the two table
   ``CONCEPT_RELATIONSHIP.csv``) note classes and sections (LOINC) and mentions are mapped; else they are 0, "no
   matching concept".
 - ``note_date`` must not be null: where the source tells none it is the day of the partition, and counted.
+  ``note_datetime`` is null where the source writes no time.
 - ``term_exists`` is N for what is negated, hypothetical or of the family, as the field's description asks.
 - ``offset`` is the first code point, as text; all else of a mention stands in ``term_modifiers``: label, extent,
   fragments, assertions, score, code.
@@ -107,7 +108,8 @@ FIELDS = {
 
 NOTES = f"""
     SELECT n.note_id, n.person_id, coalesce(d.authored_at AT TIME ZONE 'UTC', d.dt)::DATE AS note_date,
-        d.authored_at AT TIME ZONE 'UTC' AS note_datetime, {EHR} AS note_type_concept_id,
+        CASE WHEN d.authored_at_precision IS DISTINCT FROM 'day' THEN d.authored_at AT TIME ZONE 'UTC' END
+            AS note_datetime, {EHR} AS note_type_concept_id,
         coalesce(class.concept_id, {NO_CONCEPT}) AS note_class_concept_id, left(d.note_type, 250) AS note_title,
         d.text AS note_text, {UTF8} AS encoding_concept_id,
         CASE WHEN d.language = 'en' OR d.language LIKE 'en-%' THEN {ENGLISH} ELSE {NO_CONCEPT} END

@@ -286,9 +286,7 @@ def mark_unsure(
             annotated[first_row[number] + one : first_row[number] + other + 1, columns] = False
 
 
-def make_batches(
-    rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Generator, epoch: int = 0
-) -> list[Batch]:
+def make_batches(rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Generator, epoch: int = 0) -> list[Batch]:
     """Cuts all rows of an epoch into batches of about equal length, in random order."""
     shuffled = rng.permutation(np.flatnonzero(rows.epoch <= epoch))
     buckets = bucket_batches(rows.length[shuffled], sampling.batch_tokens)
