@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 SAMPLE ?= sample_records/fhir_bundle.json
 CORPORA ?= ../shared/corpora
 EHR ?= ../shared/ehr
-FAST := not corpora and not slow and not airflow and not workers and not faults and not browser
+FAST := not corpora and not slow and not airflow and not workers and not faults and not browser and not tools
 
 AIRFLOW = PATH="$(CURDIR)/$(BIN):$$PATH" AIRFLOW_HOME="$(CURDIR)/.airflow" AIRFLOW__CORE__DAGS_FOLDER="$(CURDIR)/dags" \
 	AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS=True AIRFLOW__API__HOST=127.0.0.1 \
 	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" airflow
 
-.PHONY: run test lint fuzz test-corpora test-faults test-browser test-airflow test-workers airflow airflow-celery bench datacontract \
-	clean help
+.PHONY: run test lint fuzz test-corpora test-faults test-browser test-tools test-airflow test-workers airflow airflow-celery bench \
+	datacontract clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -48,6 +48,10 @@ airflow-celery: $(VENV)/.workers  ## Airflow with two Celery workers on this mac
 
 test-airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
 	$(BIN)/python -m pytest -m airflow
+
+test-tools: $(VENV)/.dev  ## tests with spaCy and Spark, which it installs (Java 17; minutes)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[tools]'
+	$(BIN)/python -m pytest -m tools
 
 airflow: $(VENV)/.dev  ## Airflow for a person: SQLite, LocalExecutor, http://localhost:8080
 	mkdir -p .airflow landing

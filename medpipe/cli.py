@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date as calendar_date
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -472,12 +473,62 @@ def schema_check(warehouse: WarehouseOption = None, as_json: JsonOption = False)
 
 
 @schema_app.command("diff")
-def schema_diff(table: str, old: str, new: str) -> None:
-    """Says what changed between two versions of a contract: patch, minor or major, and why."""
+def schema_diff(
+    table: Annotated[str | None, typer.Argument(help="All tables and versions if not given.")] = None,
+    old: Annotated[str | None, typer.Argument(help="A version; all of the table if not given.")] = None,
+    new: Annotated[str | None, typer.Argument(help="A later version.")] = None,
+) -> None:
+    """Says what changed between versions of a contract: patch, minor or major, and why.
+
+    Exit code 4 where a version's number says less than what changed, or a released version was changed.
+    """
     from medpipe.lake import contracts
 
-    change = contracts.diff(table, old, new)
-    print(change)
+    if table is not None and old is not None:
+        new = new or contracts.current_version(table)
+        change, said = contracts.diff(table, old, new), contracts.declared(old, new)
+        print(change)
+        if contracts.LEVELS.index(said) < contracts.LEVELS.index(change.level):
+            print(f"the version numbers say {said}", file=sys.stderr)
+            raise typer.Exit(errors.EXIT_CONTRACT)
+        return
+    tables = contracts.TABLES if table is None else (table,)
+    for one in tables:
+        known = contracts.versions(one)
+        for before, after in pairwise(known):
+            print(f"{one} {before} -> {after}: {contracts.diff(one, before, after)}")
+    problems = contracts.review(tables)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise typer.Exit(errors.EXIT_CONTRACT)
+
+
+@schema_app.command("migrate")
+def schema_migrate(warehouse: WarehouseOption = None) -> None:
+    """Rewrites partitions that earlier major versions made; they can be read without it."""
+    from medpipe.lake.publish import migrate
+
+    print(json.dumps({"migrated": migrate(load_settings(warehouse=warehouse).warehouse)}))
+
+
+@schema_app.command("docs")
+def schema_docs() -> None:
+    """Prints the data dictionary, made from the contracts, as Markdown."""
+    from medpipe.lake.dictionary import write_dictionary
+
+    print(write_dictionary(), end="")
+
+
+@app.command()
+def catalog(
+    warehouse: WarehouseOption = None,
+    out: Annotated[Path | None, typer.Option(help="The file (default: catalog.duckdb in the warehouse).")] = None,
+) -> None:
+    """Writes a DuckDB file of views over the warehouse: the tables, latest_*, patient_timeline, disease_symptom."""
+    from medpipe.export.catalog import write_catalog
+
+    print(json.dumps(write_catalog(load_settings(warehouse=warehouse).warehouse, out)))
 
 
 @export_app.command("brat")
@@ -489,9 +540,78 @@ def export_brat(
     """Writes every processed note with its entities, assertions and relations as a BRAT folder, to be corrected."""
     from medpipe.export import brat
 
-    settings = load_settings(warehouse=warehouse)
-    partition = parse_date(date) if date is not None else None
-    print_counts({**brat.export_brat(settings.warehouse, out, partition=partition)})
+    root, partition = export_source(warehouse, date)
+    print_counts({**brat.export_brat(root, out, partition=partition)})
+
+
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")]
+ExportDate = Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; all if not given.")]
+
+
+@export_app.command("omop")
+def export_omop(
+    out: OutFolder,
+    warehouse: WarehouseOption = None,
+    date: ExportDate = None,
+    format: Annotated[str, typer.Option(help="csv or parquet.")] = "csv",
+    persons: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet with person_id and person_source_value; else numbered.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Folder with CONCEPT.csv and CONCEPT_RELATIONSHIP.csv of Athena.")
+    ] = None,
+) -> None:
+    """Writes NOTE and NOTE_NLP of OMOP CDM 5.4."""
+    from medpipe.export import omop
+
+    root, partition = export_source(warehouse, date)
+    options: dict[str, Any] = {"format": format, "persons": persons, "vocabulary": vocabulary}
+    print_counts({**omop.export_omop(root, out, partition=partition, **options)})
+
+
+@export_app.command("fhir")
+def export_fhir(out: OutFolder, warehouse: WarehouseOption = None, date: ExportDate = None) -> None:
+    """Writes FHIR R4 as NDJSON: Condition, Observation, MedicationStatement with their Provenance, and the notes."""
+    from medpipe.export import fhir
+
+    root, partition = export_source(warehouse, date)
+    print_counts({**fhir.export_fhir(root, out, partition=partition)})
+
+
+@export_app.command("spacy")
+def export_spacy(out: OutFolder, warehouse: WarehouseOption = None, date: ExportDate = None) -> None:
+    """Writes every processed note as a Doc of spaCy, in DocBin files (needs medpipe[spacy])."""
+    from medpipe.export import spacy_docs
+
+    root, partition = export_source(warehouse, date)
+    print_counts({**spacy_docs.export_spacy(root, out, partition=partition)})
+
+
+@export_app.command("jsonl")
+def export_jsonl(
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    warehouse: WarehouseOption = None,
+    date: ExportDate = None,
+) -> None:
+    """Writes every processed note as a line of JSON, in the corpus format."""
+    from medpipe.export import lines
+
+    root, partition = export_source(warehouse, date)
+    print_counts({**lines.export_jsonl(root, out, partition=partition)})
+
+
+@export_app.command("csv")
+def export_csv(out: OutFolder, warehouse: WarehouseOption = None, date: ExportDate = None) -> None:
+    """Writes every table as CSV."""
+    from medpipe.export import comma_separated
+
+    root, partition = export_source(warehouse, date)
+    print_counts({**comma_separated.export_csv(root, out, partition=partition)})
+
+
+def export_source(warehouse: Path | None, date: str | None) -> tuple[Path, str | None]:
+    """Returns the warehouse and the partition that an export is made of; ``None``: all partitions."""
+    return load_settings(warehouse=warehouse).warehouse, parse_date(date) if date is not None else None
 
 
 @app.command("report")

@@ -184,3 +184,9 @@ def reject_message(code: str, **fields: object) -> str:
     """Returns the sentence and the remedy of ``code``, for a row in quarantine."""
     kind = CODES[code]
     return f"{kind.sentence.format(**fields)} {kind.remedy.format(**fields)}"
+
+
+def split_message(code: str, message: str) -> tuple[str, str]:
+    """Returns the sentence and the remedy that ``reject_message`` has joined."""
+    remedy = CODES[code].remedy
+    return message.removesuffix(f" {remedy}"), remedy

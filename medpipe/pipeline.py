@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 
 import medpipe
 from medpipe.device import peak_memory_mb, release_memory
-from medpipe.errors import MedpipeError, reject_message
+from medpipe.errors import MedpipeError, reject_message, split_message
 from medpipe.ids import hash_file, make_id
 from medpipe.ingest.sources import Source, find_sources
 from medpipe.ingest.tables.mapping import ColumnMapping, load_mapping
@@ -471,9 +471,11 @@ def quarantine_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
     rows = {}
     for reject in rejects:
         key = make_id("quarantine", reject.source, reject.record, reject.stage, reject.code)
+        message, remedy = split_message(reject.code, reject.message)
         rows[key] = {
             "record_id": key, "source": reject.source, "record": reject.record, "document_id": reject.document_id,
-            "stage": reject.stage, "code": reject.code, "message": reject.message, "attempt": 1, "run_id": run_id,
+            "stage": reject.stage, "code": reject.code, "message": message, "remedy": remedy, "attempt": 1,
+            "run_id": run_id,
         }  # fmt: skip
     ordered = [rows[key] for key in sorted(rows)]
     names = [name for name in contracts.arrow_schema("quarantine").names if name != "schema_version"]

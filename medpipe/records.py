@@ -64,6 +64,7 @@ class Document:
     note_type_code: str | None = None  # LOINC
     note_status: str | None = None  # as the source names it: "final", "preliminary", "amended"
     authored_at: datetime | None = None  # UTC
+    authored_at_precision: str | None = None  # "day", "hour", "minute", "second": what the source writes of it
     authored_at_text: str | None = None  # as written in the source
     media_type: str | None = None
     encoding: str | None = None

@@ -25,9 +25,14 @@ PROMISED = {
     "bench": {"--notes", "--tokens", "--device", "--json"},
     "doctor": {"--warehouse", "--json"},
     "report": {"--warehouse", "--date", "--run", "--out"},
+    "catalog": {"--warehouse", "--out"},
 }
-PROMISED_SCHEMA = {"list", "show", "check", "diff", "json"}
-PROMISED_EXPORT = {"brat": {"--warehouse", "--date", "--out"}}
+PROMISED_SCHEMA = {"list", "show", "check", "diff", "migrate", "docs", "json"}
+EXPORTED = {"--warehouse", "--date", "--out"}
+PROMISED_EXPORT = {
+    "brat": EXPORTED, "omop": EXPORTED | {"--format", "--persons", "--vocabulary"}, "fhir": EXPORTED, "spacy": EXPORTED,
+    "jsonl": EXPORTED, "csv": EXPORTED,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PROMISED)

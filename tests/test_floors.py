@@ -13,7 +13,7 @@ FLOORS = [
     {"text", "lake"},
     {"ingest", "tag", "relate", "summarize"},
     {"pipeline"},
-    {"learn", "evaluate", "export", "report"},
+    {"learn", "evaluate", "export", "report", "api"},
     {"cli"},
 ]
 STAGES = FLOORS[2]
@@ -57,6 +57,8 @@ def test_nothing_imports_upwards(path: Path) -> None:
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     known = {part for rooms in FLOORS for part in rooms}
     for module in imports_of(path):
+        if path == PACKAGE / "__init__.py" and module.startswith("medpipe.api"):
+            continue  # the door: public names are got from there when they are first asked for
         if module.startswith("medpipe.") and room(module) in known:
             assert floor(room(module)) <= floor(own), f"{path} imports {module}"
             if own in STAGES and room(module) in STAGES:

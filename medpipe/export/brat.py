@@ -17,16 +17,14 @@ not read: events (their triggers are entities), equivalences, normalizations.
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medpipe.errors import MedpipeError
+from medpipe.export.folder import whole_folder
+from medpipe.export.notes import assertions_of, latest_notes, spans_of
 from medpipe.ids import make_id
-from medpipe.lake import files, warehouse
 from medpipe.records import ASSERTIONS, LABELS
 
 Spans = list[tuple[int, int]]
@@ -43,9 +41,6 @@ RELATION = re.compile(r"R\S+\t(\S+) (\S+?):(\S+) (\S+?):(\S+)\s*")
 ATTRIBUTE = re.compile(r"[AM]\S+\t(\S+) (\S+)(?: (\S+))?\s*")
 EVENT = re.compile(r"(E\S+)\t\S+?:(T\S+)")
 SPANS_NOTE = re.compile(rf"#\S+\tAnnotatorNotes (T\S+)\tspans ({OFFSETS})\s*")
-
-DOCUMENT_ROWS = 64  # read at a time: a note may be a megabyte
-ENTITY_ROWS = 4096
 
 CONFIGURATION = """\
 [entities]
@@ -83,79 +78,37 @@ def export_brat(root: Path, out: Path, *, partition: str | None = None) -> dict[
     Raises:
         MedpipeError: WAREHOUSE_INVALID, OUTPUT_EXISTS, DISK_FULL, PERMISSION_DENIED.
     """
-    known = warehouse.partitions(root)
-    if not known or (partition is not None and partition not in known):
-        raise MedpipeError("WAREHOUSE_INVALID", path=root, reason=f"no partition {partition or 'at all'}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MedpipeError("OUTPUT_EXISTS", path=out)
-    aside = out.with_name(f".{out.name}.partial")
     counts = {"documents": 0, "entities": 0, "relations": 0, "left_out": 0}
     labels, types = dict.fromkeys(LABELS), dict[str, None]()
-    with files.disk_faults(out):
-        shutil.rmtree(aside, ignore_errors=True)  # of an export that was killed
-        aside.mkdir(parents=True)
-        for one in [partition] if partition is not None else known:
-            for document, entities, relations in read_partition(root, one):
-                if document["status"] != "processed":
-                    counts["left_out"] += 1
-                    continue
-                written = write_document(aside, document["document_id"], document["text"], entities, relations)
-                labels |= dict.fromkeys(entity["type"] for entity in entities)
-                types |= dict.fromkeys(relation["type"] for relation in relations)
-                counts["documents"] += 1
-                counts["entities"] += written[0]
-                counts["relations"] += written[1]
+    notes = latest_notes(root, partition)
+    with whole_folder(out) as aside:
+        for note in notes:
+            document = note.document
+            if document["status"] != "processed":
+                counts["left_out"] += 1
+                continue
+            entities = [_entity(row) for row in note.entities]
+            relations = [
+                {"type": row["type"], "head": row["head_entity_id"], "tail": row["tail_entity_id"]}
+                for row in note.relations
+            ]
+            written = write_document(aside, document["document_id"], document["text"], entities, relations)
+            labels |= dict.fromkeys(entity["type"] for entity in entities)
+            types |= dict.fromkeys(relation["type"] for relation in relations)
+            counts["documents"] += 1
+            counts["entities"] += written[0]
+            counts["relations"] += written[1]
         write_configuration(aside, labels, sorted(types), ASSERTIONS)
-        aside.replace(out)
     return counts
 
 
-def read_partition(root: Path, partition: str) -> Iterator[tuple[dict[str, Any], list[dict], list[dict]]]:
-    """Yields every document's row with its entities and relations in the corpus format; memory stays flat."""
-    entities_of = rows_by_document(
-        warehouse.table_path(root, "entities", partition),
-        ["document_id", "entity_id", "start", "end", "label", "fragments", *ASSERTIONS],
-    )
-    relations_of = rows_by_document(
-        warehouse.table_path(root, "relations", partition),
-        ["document_id", "type", "head_entity_id", "tail_entity_id"],
-    )
-    path = warehouse.table_path(root, "documents", partition)
-    for batch in warehouse.iter_file(path, DOCUMENT_ROWS, ["document_id", "status", "text"]):
-        for document in batch.to_pylist():
-            entities = [_entity(row) for row in entities_of(document["document_id"])]
-            relations = [
-                {"type": row["type"], "head": row["head_entity_id"], "tail": row["tail_entity_id"]}
-                for row in relations_of(document["document_id"])
-            ]
-            yield document, entities, relations
-
-
-def rows_by_document(path: Path, columns: Sequence[str]) -> Callable[[str], list[dict[str, Any]]]:
-    """Returns a function that gives a document's rows; it must be asked in the order in which the file is sorted."""
-    rows = (row for batch in warehouse.iter_file(path, ENTITY_ROWS, columns) for row in batch.to_pylist())
-    groups = groupby(rows, key=itemgetter("document_id"))
-    ahead: list[tuple[str, list[dict[str, Any]]]] = []  # the group that was read and not yet asked for
-
-    def rows_of(document_id: str) -> list[dict[str, Any]]:
-        while not ahead or ahead[0][0] < document_id:
-            group = next(groups, None)
-            if group is None:
-                return []
-            ahead[:] = [(group[0], list(group[1]))]
-        return ahead[0][1] if ahead[0][0] == document_id else []
-
-    return rows_of
-
-
-def _entity(row: Mapping[str, Any]) -> dict[str, Any]:
+def _entity(row: dict[str, Any]) -> dict[str, Any]:
     """Returns a row of ``entities`` in the corpus format."""
-    fragments = row["fragments"] or [{"start": row["start"], "end": row["end"]}]
     return {
         "id": row["entity_id"],
         "type": row["label"],
-        "spans": [(part["start"], part["end"]) for part in fragments],
-        "attributes": [name for name in ASSERTIONS if row[name]],
+        "spans": spans_of(row),
+        "attributes": assertions_of(row),
     }
 
 

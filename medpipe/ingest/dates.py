@@ -103,6 +103,21 @@ def parse_date(written: Any, default_zone: tzinfo = UTC) -> tuple[datetime | Non
     return None, original
 
 
+def read_precision(written: Any) -> str | None:
+    """Returns the smallest unit that a date which ``parse_date`` understands is written to.
+
+    Returns:
+        ``day``, ``hour``, ``minute`` or ``second``; ``None`` of what is no date. A ``datetime`` has its seconds.
+    """
+    if parse_date(written)[0] is None:
+        return None
+    if isinstance(written, datetime | date):
+        return "second" if isinstance(written, datetime) else "day"
+    original = str(int(written)) if isinstance(written, Real) else str(written).strip()  # type: ignore[call-overload]
+    found = next(found for form in FORMS if (found := form.fullmatch(original)))
+    return next((unit for unit in ("second", "minute", "hour") if found.groupdict().get(unit)), "day")
+
+
 def _moment(found: re.Match[str], default_zone: tzinfo) -> datetime | None:
     part = found.groupdict()
     month, day = MONTHS.get(part["month"].lower()) or int(part["month"]), int(part["day"])

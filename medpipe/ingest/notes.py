@@ -12,7 +12,7 @@ from medpipe.ids import hash_text, make_id
 from medpipe.ingest.bodies import body as bodies
 from medpipe.ingest.cda import text as cda_text
 from medpipe.ingest.cda.mime import is_package
-from medpipe.ingest.dates import parse_date
+from medpipe.ingest.dates import parse_date, read_precision
 from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.syntax.charsets import standard_name
 from medpipe.ingest.syntax.names import clean, encodable
@@ -69,7 +69,8 @@ class Reading:
             return self.reject(record, "TEXT_EMPTY")
         if not encodable(text):
             return self.reject(record, "TEXT_INVALID")
-        authored_at, written = parse_date(facts.pop("authored_at", None), facts.pop("zone", None) or UTC)
+        given = facts.pop("authored_at", None)
+        authored_at, written = parse_date(given, facts.pop("zone", None) or UTC)
         facts = {name: clean(value) for name, value in facts.items()}
         facts["encoding"] = standard_name(facts["encoding"]) if facts.get("encoding") else None
         facts["language"] = choose_language(text, facts.get("language"))
@@ -79,7 +80,8 @@ class Reading:
         found = tuple(find_sections(text) if sections is None else sections)
         return Document(
             document_id, self.source, record, self.format, text, text_hash,
-            authored_at=authored_at, authored_at_text=clean(written), sections=found, **facts,
+            authored_at=authored_at, authored_at_precision=read_precision(given), authored_at_text=clean(written),
+            sections=found, **facts,
         )  # fmt: skip
 
     def attachment(

@@ -108,7 +108,8 @@ class _Chunk:
 # Columns that a document's row takes from the record as they are.
 COPIED = (
     "document_id", "source", "record", "format", "patient_id", "encounter_id", "note_type", "note_type_code",
-    "note_status", "authored_at", "authored_at_text", "media_type", "encoding", "language", "text", "text_hash",
+    "note_status", "authored_at", "authored_at_precision", "authored_at_text", "media_type", "encoding", "language",
+    "text", "text_hash",
 )  # fmt: skip
 
 

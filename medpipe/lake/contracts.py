@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ import pyarrow as pa
 import yaml
 
 from medpipe.errors import MedpipeError
+from medpipe.lake.migrations import MIGRATIONS
 
 TABLES = ("documents", "sections", "entities", "relations", "summaries", "quarantine", "runs")
 VERSION_KEY = b"medpipe.schema_version"
+
+LEVELS = ("none", "patch", "minor", "major")  # of a change
 
 PRIMITIVES = {
     "string": pa.string(),
@@ -164,18 +168,33 @@ def conform(table: str, data: pa.Table | Mapping[str, list[Any]]) -> pa.Table:
 
 
 def upgrade(table: str, data: pa.Table) -> pa.Table:
-    """Returns rows of an earlier minor version as rows of the current one: the columns that came later are null.
+    """Returns rows of an earlier version as rows of the current one.
 
-    ``schema_version`` stays what it was when the row was written.
+    Of an earlier minor version: the columns that came later are null, and ``schema_version`` stays what it was when the
+    row was written. Of an earlier major one: by its migrations, and ``schema_version`` becomes the current, because the
+    row says now what it means there.
     """
     schema = arrow_schema(table)
     if data.schema.equals(schema):
         return data
+    written = version_of(table, data.schema)
+    for number in range(version_numbers(written)[0], major(table)):
+        data = MIGRATIONS[table, number].rows(data)
+    migrated = version_numbers(written)[0] < major(table)
     columns = [
-        data[field.name].cast(field.type) if field.name in data.column_names else pa.nulls(len(data), field.type)
+        pa.repeat(pa.scalar(current_version(table), pa.string()), len(data))
+        if field.name == "schema_version" and migrated
+        else data[field.name].cast(field.type)
+        if field.name in data.column_names
+        else pa.nulls(len(data), field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def version_of(table: str, schema: pa.Schema) -> str:
+    """Returns the version that a file's or table's schema names; the current where it names none."""
+    return (schema.metadata or {}).get(VERSION_KEY, b"").decode() or current_version(table)
 
 
 # --- change ---------------------------------------------------------------------------------
@@ -187,7 +206,11 @@ def fingerprint(table: str, version: str | None = None) -> str:
     ``schemas/fingerprints.json`` holds it for every released version; a change without a new version fails the tests.
     """
     kept = ("name", "physicalType", "required", "primaryKey", "description", "quality", "logicalTypeOptions")
-    facts = [{key: column.get(key) for key in kept} for column in properties(table, version)]
+    facts = [
+        {key: column.get(key) for key in kept}
+        | {key: value for key, value in [("meaningSince", _meaning_since(column))] if value is not None}
+        for column in properties(table, version)
+    ]
     return blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -209,19 +232,58 @@ class Change:
 
 def diff(table: str, old: str, new: str) -> Change:
     """Returns what changed from one version of a contract to another; see ``compare``."""
-    return compare(properties(table, old), properties(table, new))
+    change = compare(properties(table, old), properties(table, new))
+    if load_contract(table, old)["schema"][0]["description"] == load_contract(table, new)["schema"][0]["description"]:
+        return change
+    level = max(change.level, "patch", key=LEVELS.index)
+    return Change(level, ("patch: what a row is, is described otherwise", *change.reasons))
+
+
+def declared(old: str, new: str) -> str:
+    """Returns what two version numbers say of a change: ``none``, ``patch``, ``minor`` or ``major``."""
+    names = ("major", "minor", "patch")
+    pairs = zip(names, version_numbers(old), version_numbers(new), strict=True)
+    return next((name for name, before, after in pairs if before != after), "none")
+
+
+def review(tables: Sequence[str] = TABLES) -> list[str]:
+    """Returns what is wrong with the versions of the contracts; empty where all is right.
+
+    Each version must have its fingerprint, and a number that says no less than what changed since the one before; a new
+    major version needs a migration.
+    """
+    problems = []
+    released = released_fingerprints()
+    for table in tables:
+        known = versions(table)
+        for version in sorted({*known, *released[table]}, key=version_numbers):
+            if version not in known:
+                problems.append(f"{table} {version} was released and is gone")
+            elif version not in released[table]:
+                problems.append(f"{table} {version} has no fingerprint in fingerprints.json")
+            elif fingerprint(table, version) != released[table][version]:
+                problems.append(f"{table} {version} was released and has changed: make it a new version")
+        for old, new in pairwise(known):
+            change, said = diff(table, old, new), declared(old, new)
+            if LEVELS.index(said) < LEVELS.index(change.level):
+                problems.append(f"{table} {new} is a {said} version of {old}, but {'; '.join(change.reasons)}")
+            if said == "major" and (table, version_numbers(old)[0]) not in MIGRATIONS:
+                problems.append(f"{table} {new} has no migration from {old}")
+    return problems
 
 
 def compare(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Change:
     """Compares the columns of two contracts.
 
     Major: a column is gone (or renamed), has another type, became required or optional, or means something else: the
-    description of a key, an id or an offset changed, or fewer values are allowed. Minor: a nullable column is new, or
-    more values are allowed. Patch: other words.
+    description of a key, an id or an offset changed, its ``meaningSince`` did, or fewer values are allowed; a required
+    column is new. Minor: a nullable column is new, or more values are allowed. Patch: other words.
+
+    What only a person can tell, that a column means something else though it looks the same, its contract says: the
+    custom property ``meaningSince`` is the version since when it means what it does.
     """
     found = list(_differences({one["name"]: one for one in old}, {one["name"]: one for one in new}))
-    order = ("none", "patch", "minor", "major")
-    level = max((level for level, _ in found), key=order.index, default="none")
+    level = max((level for level, _ in found), key=LEVELS.index, default="none")
     return Change(level, tuple(f"{level}: {reason}" for level, reason in found))
 
 
@@ -237,6 +299,8 @@ def _differences(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]])
             yield "major", f"{name} became {'required' if now.get('required') else 'optional'}"
         if column["description"] != now["description"]:
             yield ("major" if _means_place(column) else "patch"), f"{name} is described otherwise"
+        if _meaning_since(column) != _meaning_since(now):
+            yield "major", f"{name} means something else"
         if column.get("logicalTypeOptions") != now.get("logicalTypeOptions"):
             yield "major", f"{name} has another range"
         before, after = _valid_values(column), _valid_values(now)
@@ -251,6 +315,13 @@ def _differences(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]])
     kept = [name for name in old if name in new]
     if kept != [name for name in new if name in old]:
         yield "patch", "the order of columns changed"
+
+
+def _meaning_since(column: dict[str, Any]) -> str | None:
+    for custom in column.get("customProperties", ()):
+        if custom["property"] == "meaningSince":
+            return str(custom["value"])
+    return None
 
 
 def _means_place(column: dict[str, Any]) -> bool:

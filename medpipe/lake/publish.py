@@ -26,7 +26,16 @@ from medpipe.errors import MedpipeError
 from medpipe.ids import hash_file
 from medpipe.lake import contracts, files
 from medpipe.lake.merge import merge_sorted
-from medpipe.lake.warehouse import ORDER, iter_file, manifest_path, read_manifest, read_table, table_path
+from medpipe.lake.warehouse import (
+    ORDER,
+    iter_file,
+    manifest_path,
+    partitions,
+    published_path,
+    read_manifest,
+    read_table,
+    table_path,
+)
 
 LOCK_SECONDS = 60.0
 # Rows held at a time over all files that are merged; less where they are many, and for long texts.
@@ -72,6 +81,31 @@ def publish_partition(new: PublishInput) -> dict[str, Any]:
             raise
         _finish_renames(new.warehouse, new.partition)
     return manifest
+
+
+def migrate(root: Path) -> list[str]:
+    """Rewrites the partitions that earlier major versions made, one after the other; each is as before, or done.
+
+    Returns:
+        The partitions that were rewritten.
+
+    Raises:
+        MedpipeError: WAREHOUSE_INVALID, PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED.
+    """
+    if not partitions(root):
+        raise MedpipeError("WAREHOUSE_INVALID", path=root, reason="no partition at all")
+    done = []
+    for partition in partitions(root):
+        recover(root, partition)
+        places = {table: published_path(root, table, partition) for table in contracts.TABLES}
+        if all(path == table_path(root, table, partition) for table, path in places.items()):
+            continue
+        manifest = read_manifest(root, partition)
+        nothing: dict[str, list[Path]] = {table: [] for table in contracts.TABLES}
+        facts = manifest["facts"] if manifest else {}
+        publish_partition(PublishInput(root, partition, nothing, frozenset(), facts=facts))
+        done.append(partition)
+    return done
 
 
 def recover(warehouse: Path, partition: str) -> None:
@@ -126,9 +160,22 @@ def _finish_renames(warehouse: Path, partition: str) -> None:
                     (warehouse / staged).replace(final)
                     files.sync(final.parent)
             files.write_json(manifest_path(warehouse, partition), journal["manifest"])
+            _remove_earlier_majors(warehouse, partition)
             path.unlink()
             files.sync(path.parent)
     shutil.rmtree(_staging(warehouse, partition), ignore_errors=True)
+
+
+def _remove_earlier_majors(warehouse: Path, partition: str) -> None:
+    """Removes the partition's files of earlier major versions: their rows are in the new files now.
+
+    Who reads a whole folder, whatever its version, must not meet them twice.
+    """
+    for table in contracts.TABLES:
+        final = table_path(warehouse, table, partition)
+        for path in (warehouse / table).glob(f"v*/dt={partition}/{final.name}"):
+            if path != final:
+                path.unlink()
 
 
 # --- the new files --------------------------------------------------------------------------
@@ -164,7 +211,7 @@ def _merged(new: PublishInput, table: str, column: str, staying: pa.Array | None
     most = MERGE_DOCUMENTS if table in ("documents", "summaries") else MERGE_ROWS
     batch_rows = max(64, most // (len(paths) + 1))
     streams = [iter_file(path, batch_rows) for path in paths]
-    published = table_path(new.warehouse, table, new.partition)
+    published = published_path(new.warehouse, table, new.partition)
     if published.exists():
         streams.append(_old_rows(new, table, published, column, staying, batch_rows))
     return merge_sorted(streams, ORDER[table])

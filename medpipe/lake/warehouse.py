@@ -34,6 +34,13 @@ def table_path(root: Path, table: str, partition: str) -> Path:
     return root / table / f"v{contracts.major(table)}" / f"dt={partition}" / PART
 
 
+def published_path(root: Path, table: str, partition: str) -> Path:
+    """Returns where the published file of a partition lies: by its manifest, perhaps in an earlier major version."""
+    manifest = read_manifest(root, partition)
+    told = manifest["tables"].get(table) if manifest and "tables" in manifest else None
+    return root / told["path"] if told else table_path(root, table, partition)
+
+
 def manifest_path(root: Path, partition: str) -> Path:
     """Returns where the manifest of a partition lies: it is written last, so what it names is whole."""
     return root / "_manifests" / f"dt={partition}.json"
@@ -69,11 +76,23 @@ def read_table(
     """
     schema = contracts.arrow_schema(table)
     wanted = [partition] if partition is not None else partitions(root)
-    paths = [path for one in wanted if (path := table_path(root, table, one)).is_file()]
-    hive = ds.partitioning(pa.schema([("dt", pa.string())]), flavor="hive")
-    data = ds.dataset(paths, schema=schema.append(pa.field("dt", pa.string())), partitioning=hive, format="parquet")
+    paths = {one: path for one in wanted if (path := published_path(root, table, one)).is_file()}
     names = list(columns) if columns is not None else schema.names + (["dt"] if partition is None else [])
-    return data.to_table(columns=names, filter=filters)
+    # Files of earlier major versions are migrated before they are filtered; they are the older ones.
+    earlier = {one: path for one, path in paths.items() if path != table_path(root, table, one)}
+    found = []
+    for one, path in earlier.items():
+        rows = contracts.upgrade(table, files.read_table(path))
+        rows = rows.append_column("dt", pa.repeat(pa.scalar(one, pa.string()), len(rows)))
+        found.append((rows if filters is None else rows.filter(filters)).select(names))
+    hive = ds.partitioning(pa.schema([("dt", pa.string())]), flavor="hive")
+    data = ds.dataset(
+        [path for one, path in paths.items() if one not in earlier],
+        schema=schema.append(pa.field("dt", pa.string())),
+        partitioning=hive,
+        format="parquet",
+    )
+    return pa.concat_tables([*found, data.to_table(columns=names, filter=filters)])
 
 
 def iter_file(path: Path, batch_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -81,6 +100,17 @@ def iter_file(path: Path, batch_rows: int, columns: Sequence[str] | None = None)
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_rows, columns=list(columns) if columns is not None else None):
             yield pa.Table.from_batches([batch])
+
+
+def iter_rows(
+    root: Path, table: str, partition: str, batch_rows: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Yields the published rows of a partition, as the current version has them, at most ``batch_rows`` at a time."""
+    path = published_path(root, table, partition)
+    current = pq.read_schema(path).equals(contracts.arrow_schema(table))
+    for block in iter_file(path, batch_rows, columns if current else None):
+        rows = block if current else contracts.upgrade(table, block)
+        yield rows if columns is None else rows.select(list(columns))
 
 
 # --- health ---------------------------------------------------------------------------------
@@ -115,7 +145,7 @@ def check_partition(root: Path, partition: str) -> list[Finding]:
     assert manifest is not None
     found = []
     for table in contracts.TABLES:
-        path = table_path(root, table, partition)
+        path = published_path(root, table, partition)
         if not path.is_file():
             found.append(Finding(partition, table, "its file is missing"))
             continue
@@ -187,9 +217,8 @@ def check_references(root: Path, partition: str) -> list[Finding]:
 
 def check_offsets(root: Path, partition: str) -> list[Finding]:
     """Returns a finding where ``text[start:end]`` of a note is not the text of its entity."""
-    documents = table_path(root, "documents", partition)
     wrong = 0
-    for batch in iter_file(documents, 512, ["document_id", "text"]):
+    for batch in iter_rows(root, "documents", partition, 512, ["document_id", "text"]):
         texts = dict(zip(batch["document_id"].to_pylist(), batch["text"].to_pylist(), strict=True))
         wanted = pc.field("document_id").isin(list(texts))
         columns = ["document_id", "start", "end", "text"]

@@ -231,6 +231,7 @@ def root(tmp_path: Path) -> Path:
         "tail_entity_id": entities[0]["entity_id"], "score": 0.5, "negated": False, "evidence_start": 0, "evidence_end": 9,
         "sentence_distance": 0, "model": "m", "run_id": "r",
     }])  # fmt: skip
+    write_rows(root, "summaries", [])
     files.write_json(warehouse.manifest_path(root, PARTITION), {})
     return root
 
@@ -298,6 +299,7 @@ def test_of_a_document_in_two_partitions_the_last_one_counts(root: Path, tmp_pat
     later = "2026-02-01"
     write_rows(root, "documents", [document_row("d1")], later)
     write_rows(root, "entities", [found("d1", 39, 43, "SYMPTOM")], later)
+    write_rows(root, "summaries", [], later)
     write_rows(root, "relations", [], later)
     files.write_json(warehouse.manifest_path(root, later), {})
     export_brat(root, tmp_path / "all")
@@ -311,8 +313,8 @@ def test_rows_are_found_across_the_borders_of_what_is_read_at_a_time(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_brat(root, tmp_path / "one")
-    monkeypatch.setattr("medpipe.export.brat.DOCUMENT_ROWS", 1)
-    monkeypatch.setattr("medpipe.export.brat.ENTITY_ROWS", 1)
+    monkeypatch.setattr("medpipe.export.notes.DOCUMENT_ROWS", 1)
+    monkeypatch.setattr("medpipe.export.notes.ENTITY_ROWS", 1)
     export_brat(root, tmp_path / "two")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medpipe.ingest.dates import LONGEST, parse_date
+from medpipe.ingest.dates import LONGEST, parse_date, read_precision
 
 NINE = "2010-10-12T09:00:00+00:00"
 DAY = "2010-10-12T00:00:00+00:00"
@@ -190,3 +190,17 @@ def test_anything_is_a_date_or_kept(written: Any) -> None:
     assert moment is None or (moment.tzinfo is UTC and original)
     if isinstance(written, str) and written.strip():
         assert original == written.strip()[:LONGEST]
+
+
+@pytest.mark.parametrize(
+    ("written", "precision"),
+    [
+        ("2010-10-12", "day"), ("20101012", "day"), (20101012, "day"), ("12 Oct 2010", "day"), (date(2010, 10, 12), "day"),
+        ("2010101209", "hour"), ("10/12/2010 9 AM", "hour"), ("12 Oct 2010 @ 0900", "minute"), ("2010-10-12T09:00Z", "minute"),
+        ("2010-10-12T00:00:00Z", "second"), ("20101012090000.25-0500", "second"), (datetime(2010, 10, 12), "second"),
+        ("2010-10", None), ("last week", None), ("", None), (None, None), (True, None), (float("nan"), None),
+    ],
+)  # fmt: skip
+def test_precision_is_what_was_written(written: Any, precision: str | None) -> None:
+    assert read_precision(written) == precision
+    assert (precision is None) == (parse_date(written)[0] is None)

@@ -26,7 +26,8 @@ def rows_of(source: str, notes: int, *, model: str = "tagger@1", entities: int =
         tables["documents"].append({
             "document_id": document, "source": source, "record": str(number), "format": "text", "patient_id": f"p{number % 3}",
             "encounter_id": None, "note_type": "Progress note", "note_type_code": "11506-3", "note_status": "final",
-            "authored_at": datetime(2026, 1, 30, 12, number % 60, tzinfo=UTC), "authored_at_text": "2026-01-30",
+            "authored_at": datetime(2026, 1, 30, 12, number % 60, tzinfo=UTC), "authored_at_precision": "minute",
+            "authored_at_text": "2026-01-30",
             "media_type": "text/plain", "encoding": "utf-8", "language": None, "text": text, "text_hash": hash_text(text),
             "n_chars": len(text), "status": "processed", "n_sections": 0, "n_entities": 0, "n_relations": 0,
             "n_summaries": 0, "run_id": "r-ingest",
@@ -64,7 +65,8 @@ def rows_of(source: str, notes: int, *, model: str = "tagger@1", entities: int =
         })  # fmt: skip
     tables["quarantine"].append({
         "record_id": make_id("quarantine", source, "x", "ingest", "TEXT_EMPTY"), "source": source, "record": "x",
-        "document_id": None, "stage": "ingest", "code": "TEXT_EMPTY", "message": "The note is empty.", "attempt": 1,
+        "document_id": None, "stage": "ingest", "code": "TEXT_EMPTY", "message": "The note is empty.",
+        "remedy": "Nothing to do if the note is meant to be empty.", "attempt": 1,
         "run_id": "r-ingest",
     })  # fmt: skip
     for stage in ("ingest", "tag", "relate", "summarize"):
