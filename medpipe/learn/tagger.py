@@ -32,6 +32,7 @@ from medpipe.learn.tagger_card import FOLDS, write_card
 from medpipe.tag.decode import calibrate
 from medpipe.tag.features import encode_spans, entity_tokens
 from medpipe.tag.fragments import GAP, find_fragments, split_gaps
+from medpipe.tag.memory import Memory, find_documents, remember
 from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss
 from medpipe.tag.stage import find_spans, to_characters
 from medpipe.text.batches import bucket_batches
@@ -145,6 +146,7 @@ class TrainingRows:
     words: np.ndarray  # shape: (3, tokens), int32; as written, in capitals, in lower case
     start: np.ndarray  # shape: (rows,), int64; first token
     length: np.ndarray  # shape: (rows,), int64
+    document: np.ndarray  # shape: (tokens,), int64; which document the token is of
     tags: np.ndarray  # shape: (tokens, labels, levels), int8
     annotated: np.ndarray  # shape: (rows, labels), bool
     style: np.ndarray  # shape: (rows,), int64
@@ -166,6 +168,7 @@ class DevCorpus:
     """A dev set, ready to be scored."""
 
     folder: str
+    style: int
     texts: list[str]
     rows: Rows
     gold: list[set[Span]]
@@ -191,10 +194,10 @@ def make_training_rows(config: TaggerConfig, corpora: Path, table: WordTable) ->
     labels = {label: number for number, label in enumerate(config.all_labels)}
     levels = config.network.levels
     parts: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("words", "start", "length", "tags", "annotated", "style", "epoch")
+        name: [] for name in ("words", "document", "start", "length", "tags", "annotated", "style", "epoch")
     }
     facts: dict[str, Any] = {}
-    tokens_before = 0
+    tokens_before = documents_before = 0
     read = {entry["folder"]: read_split(corpora, entry, "train") for entry in config.corpora}
     dividers = make_dividers(config, read)
     for entry in config.corpora:
@@ -222,8 +225,10 @@ def make_training_rows(config: TaggerConfig, corpora: Path, table: WordTable) ->
             parts["annotated"].append(annotated)
             parts["style"].append(np.full(len(rows.start), config.styles.index(entry["style"])))
         parts["words"].append(np.stack([rows.words, *(table.look_up(words) for words in cased)]))
+        parts["document"].append(find_documents(rows) + documents_before)
         parts["tags"].append(tags)
         tokens_before += len(rows.words)
+        documents_before += len(documents)
     joined = {name: np.concatenate(values, axis=1 if name == "words" else 0) for name, values in parts.items()}
     return TrainingRows(**joined, features=torch.from_numpy(table.features.copy())), facts
 
@@ -319,8 +324,36 @@ def make_batches(rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Ge
     return batches
 
 
+def recall_training(network: TaggerNetwork, rows: TrainingRows, compute: str = "float32") -> Memory:
+    """Returns what the first layer, as it is at the start of an epoch, sees of the words of the training documents.
+
+    It is not learned through: the memories are a little older than the weights. Dropout is off, as at inference.
+    """
+    device = network.output.weight.device
+    start, first = np.unique(rows.start, return_index=True)  # a sentence that is seen several times an epoch: once
+    training = network.training
+    network.eval()
+    with torch.no_grad(), lower_precision(device, compute):
+        memory, _ = remember(
+            network,
+            network.embed(rows.features.to(device)),
+            words=rows.words[0],
+            document=rows.document,
+            start=start,
+            length=rows.length[first],
+            token_budget=DEV_BUDGET,
+        )
+    network.train(training)
+    return memory
+
+
 def batch_loss(
-    network: TaggerNetwork, batch: Batch, rows: TrainingRows, device: torch.device, compute: str = "float32"
+    network: TaggerNetwork,
+    batch: Batch,
+    rows: TrainingRows,
+    device: torch.device,
+    compute: str = "float32",
+    memory: Memory | None = None,
 ) -> Tensor:
     """Returns the loss of a batch for every token; ``compute`` as in the loop's config."""
     positions, inside = pad_rows(rows.start[batch.rows], rows.length[batch.rows])
@@ -332,7 +365,8 @@ def batch_loss(
     vectors = vectors.view(*words.shape, -1)
     lengths = torch.from_numpy(rows.length[batch.rows]).to(device)
     with lower_precision(device, compute):
-        hidden = network.encode(vectors, lengths, torch.from_numpy(batch.style).to(device))
+        recalled = None if memory is None else memory.at(torch.from_numpy(positions).to(device))
+        hidden = network.encode(vectors, lengths, torch.from_numpy(batch.style).to(device), recalled)
     emissions = network.score(hidden)
     tags = torch.from_numpy(np.where(inside[:, :, None, None], rows.tags[positions], 0)).to(device)
     annotated = torch.from_numpy(rows.annotated[batch.rows]).to(device)
@@ -349,6 +383,7 @@ def make_dev(config: TaggerConfig, corpora: Path, table: WordTable) -> list[DevC
         dev.append(
             DevCorpus(
                 folder=entry["folder"],
+                style=config.styles.index(entry["style"]),
                 texts=texts,
                 rows=make_rows(texts, table),
                 gold=[label_map.map_gold(document) for document in documents],
@@ -360,15 +395,28 @@ def make_dev(config: TaggerConfig, corpora: Path, table: WordTable) -> list[DevC
 
 
 def predict_dev(
-    network: TaggerNetwork, dev: Sequence[DevCorpus], features: Tensor, labels: Sequence[str], *, gaps: bool = False
+    network: TaggerNetwork,
+    dev: Sequence[DevCorpus],
+    features: Tensor,
+    labels: Sequence[str],
+    *,
+    gaps: bool = False,
+    own_style: bool = False,
 ) -> list[list[Found]]:
-    """Returns what is found in every document of every dev set; with ``gaps`` also which parts mentions have."""
+    """Returns what is found in every document of every dev set.
+
+    With ``gaps`` also which parts mentions have; with ``own_style`` by the conventions of the corpus and not, as the
+    tagger is used, by those of the first style.
+    """
     device = network.output.weight.device
     with torch.inference_mode():
         vectors = network.embed(features.to(device))
     predicted = []
     for corpus in dev:
-        decoded, _, _ = find_spans(network, vectors, corpus.rows, token_budget=DEV_BUDGET, labels=len(labels) + gaps)
+        style = corpus.style if own_style else 0
+        decoded, _, _ = find_spans(
+            network, vectors, corpus.rows, token_budget=DEV_BUDGET, labels=len(labels) + gaps, style=style
+        )
         spans, holes = split_gaps(to_characters(decoded, corpus.rows), len(labels))
         fragments = find_fragments(spans, holes, corpus.texts)
         names = [labels[label] for label in spans.label]
@@ -509,15 +557,23 @@ def train(
         }
         return float(np.mean(list(scores.values()))), scores
 
+    memory: Memory | None = None
+
+    def prepare_epoch(epoch: int, rng: np.random.Generator) -> list[Batch]:
+        nonlocal memory
+        if parsed.network.memory:
+            memory = recall_training(network, rows, parsed.training.compute)
+        return make_batches(rows, parsed.sampling, rng, epoch)
+
     def compute_loss(module: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(module, TaggerNetwork)
-        return batch_loss(module, batch, rows, where, parsed.training.compute)
+        return batch_loss(module, batch, rows, where, parsed.training.compute, memory)
 
     trainer = Trainer(
         network,
         config=parsed.training,
         folder=out,
-        make_batches=lambda epoch, rng: make_batches(rows, parsed.sampling, rng, epoch),
+        make_batches=prepare_epoch,
         compute_loss=compute_loss,
         evaluate=evaluate,
         report=report,
@@ -545,7 +601,7 @@ def train(
         "network": {field.name: getattr(parsed.network, field.name) for field in fields(NetworkConfig)},
         "calibration": result["calibration"],
         "corpora": [
-            {"folder": entry["folder"], "annotates": entry["annotates"]}
+            {"folder": entry["folder"], "annotates": entry["annotates"], "style": entry["style"]}
             | ({"labels": entry["labels"]} if "labels" in entry else {})
             for entry in parsed.corpora
         ],
@@ -604,6 +660,8 @@ def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus
     gaps = GAP in config.auxiliary
     predicted = predict_dev(network, dev, features, config.labels, gaps=gaps)
     scores = {corpus.folder: score_found(corpus, found) for corpus, found in zip(dev, predicted, strict=True)}
+    told = [corpus for corpus in dev if corpus.style]
+    in_own_style = predict_dev(network, told, features, config.labels, own_style=True)
     judged = judge(dev, predicted)
     table = fit_labels(judged, np.ones(len(judged.label), dtype=bool), config.labels)
     # How far off the scores are is measured on documents that had no part in fitting them.
@@ -621,6 +679,9 @@ def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus
     return {
         "score": float(np.mean([result["micro"]["f1"] for result in scores.values()])),
         "dev": scores,
+        "own_style": {
+            corpus.folder: score_found(corpus, found)["micro"] for corpus, found in zip(told, in_own_style, strict=True)
+        },
         "discontinuous": discontinuous,
         "calibration": table,
         "calibration_error": calibration_error(probability, judged.right),

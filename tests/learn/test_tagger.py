@@ -120,6 +120,7 @@ def test_config_of_the_model_has_the_label_maps(trained):
     assert config["corpora"][0] == {
         "folder": "notes",
         "annotates": ["DRUG", "SYMPTOM"],
+        "style": "clinical",
         "labels": {"Finding": "SYMPTOM", "Medicine": "DRUG"},
     }
     assert config["styles"] == ["clinical", "letter"]
