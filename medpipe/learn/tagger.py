@@ -525,7 +525,8 @@ def train(
         report: gets a line after every epoch.
 
     Returns:
-        ``score`` (mean micro F1 over the corpora's dev sets), ``dev`` (the scores of each), ``seconds``.
+        ``score`` (mean micro F1 over the corpora's dev sets), ``dev`` (the scores of each, by the conventions of its
+        style), ``as_used`` (those by the conventions of the first style, where they differ), ``seconds``.
 
     Raises:
         MedpipeError: CONFIG_INVALID, CORPUS_NOT_FOUND, CORPUS_INVALID, DEVICE_UNAVAILABLE.
@@ -659,9 +660,12 @@ def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus
     """Scores and calibrates the trained network on dev."""
     gaps = GAP in config.auxiliary
     predicted = predict_dev(network, dev, features, config.labels, gaps=gaps)
-    scores = {corpus.folder: score_found(corpus, found) for corpus, found in zip(dev, predicted, strict=True)}
+    as_used = {corpus.folder: score_found(corpus, found) for corpus, found in zip(dev, predicted, strict=True)}
     told = [corpus for corpus in dev if corpus.style]
     in_own_style = predict_dev(network, told, features, config.labels, own_style=True)
+    scores = as_used | {
+        corpus.folder: score_found(corpus, found) for corpus, found in zip(told, in_own_style, strict=True)
+    }
     judged = judge(dev, predicted)
     table = fit_labels(judged, np.ones(len(judged.label), dtype=bool), config.labels)
     # How far off the scores are is measured on documents that had no part in fitting them.
@@ -679,9 +683,7 @@ def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus
     return {
         "score": float(np.mean([result["micro"]["f1"] for result in scores.values()])),
         "dev": scores,
-        "own_style": {
-            corpus.folder: score_found(corpus, found)["micro"] for corpus, found in zip(told, in_own_style, strict=True)
-        },
+        "as_used": {corpus.folder: as_used[corpus.folder]["micro"] for corpus in told},
         "discontinuous": discontinuous,
         "calibration": table,
         "calibration_error": calibration_error(probability, judged.right),

@@ -105,6 +105,11 @@ def test_trained_model_is_loaded_and_scores_the_same(trained, corpora):
     for folder in ("notes", "letters"):
         scores = evaluate_tagger(corpora / folder / "dev.jsonl", model=out)
         assert {name: scores[name] for name in ("micro", "labels", "nested")} == result["dev"][folder]
+    used = evaluate_tagger(corpora / "letters" / "dev.jsonl", model=out, style="clinical")
+    assert used["micro"] == result["as_used"]["letters"]
+    assert "`medpipe run` always follows the first, *clinical*" in (out / "MODEL_CARD.md").read_text()
+    with pytest.raises(MedpipeError, match="SETTING_INVALID.*clinical, letter"):
+        evaluate_tagger(corpora / "letters" / "dev.jsonl", model=out, style="poem")
     spans = tag_texts(Tagger.load(out, device="cpu"), ["She took ramipril for nausea."])[0]
     assert list(spans) == [(9, 17, "DRUG"), (22, 28, "SYMPTOM")]
 
