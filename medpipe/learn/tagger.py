@@ -104,13 +104,13 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
             if entry.get("discontinuous") and next(iter(auxiliary), None) != GAP:
                 raise ValueError(f"{entry['folder']} is discontinuous: {GAP} = [] must be the first auxiliary label")
             corpora.append(
-                {"folder": entry["folder"], "style": "clinical", "repeat": 1, "unsure": {}}
+                {"folder": entry["folder"], "style": "clinical", "repeat": 1, "unsure": {}, "scored": True}
                 | {"late_repeat": entry.get("repeat", 1)}
                 | dict(entry)
                 | {"annotates": [*annotates, GAP] if entry.get("discontinuous") else annotates}
             )
-        if not corpora:
-            raise ValueError("no corpora")
+        if not any(entry["scored"] for entry in corpora):
+            raise ValueError("no corpora that are scored")
         return TaggerConfig(
             name=name,
             version=str(config["version"]),
@@ -374,9 +374,11 @@ def batch_loss(
 
 
 def make_dev(config: TaggerConfig, corpora: Path, table: WordTable) -> list[DevCorpus]:
-    """Reads the dev splits."""
+    """Reads the dev splits of the corpora that are scored; the others only help to train."""
     dev = []
     for entry in config.corpora:
+        if not entry["scored"]:
+            continue
         documents = read_split(corpora, entry, "dev")
         label_map = make_label_map(entry.get("labels"), entry["annotates"], config.auxiliary)
         texts = [document.text for document in documents]
@@ -677,8 +679,8 @@ def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus
     of_label = {label: judged.label == label for label in config.labels}
     discontinuous = {
         corpus.folder: count_scores(corpus.discontinuous, [one.discontinuous for one in found])
-        for corpus, found, entry in zip(dev, predicted, config.corpora, strict=True)
-        if GAP in entry["annotates"]
+        for corpus, found in zip(dev, predicted, strict=True)
+        if GAP in corpus.label_map.annotates
     }
     return {
         "score": float(np.mean([result["micro"]["f1"] for result in scores.values()])),

@@ -108,7 +108,7 @@ class TaggerNetwork(nn.Module):
         total: Tensor | None = None
         for layer in range(self.config.layers):
             if layer == 1 and memory is not None:
-                hidden = hidden + self.recall(memory)
+                hidden = hidden + self.recall(self.drop(memory))
             hidden = self.run_layer(layer, hidden, backwards)
             total = hidden if total is None else total + hidden
             hidden = self.drop(hidden)
