@@ -10,9 +10,10 @@ style, that of clinical narrative, which is also what it is told at inference.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -574,7 +575,8 @@ def train(
 
     trainer = Trainer(
         network,
-        config=parsed.training,
+        # What is remembered is that of an epoch's beginning: one that is cut short is done again as a whole.
+        config=replace(parsed.training, checkpoint_minutes=math.inf) if parsed.network.memory else parsed.training,
         folder=out,
         make_batches=prepare_epoch,
         compute_loss=compute_loss,
