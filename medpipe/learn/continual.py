@@ -95,9 +95,7 @@ from medpipe.learn.tagger import (
     make_batches,
     make_training_rows,
     parse_config,
-    recall_training,
 )
-from medpipe.tag.memory import Memory, find_documents
 from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss
 from medpipe.tag.stage import Tagger
 from medpipe.text.features import WordTable
@@ -442,7 +440,6 @@ def without_annotation(rows: Rows, tags: np.ndarray) -> TrainingRows:
     """Returns sentences, as written and in the style of inference, of which no label is annotated."""
     return TrainingRows(
         words=np.stack([rows.words] * 3),
-        document=find_documents(rows),
         start=rows.start,
         length=rows.length,
         tags=tags,
@@ -461,8 +458,7 @@ def join_rows(parts: Sequence[TrainingRows], table: WordTable) -> TrainingRows:
     }
     offset = np.cumsum([0, *(part.words.shape[1] for part in parts[:-1])])
     start = np.concatenate([part.start + first for part, first in zip(parts, offset, strict=True)])
-    document = np.concatenate([part.document + np.int64(number << 32) for number, part in enumerate(parts)])
-    return TrainingRows(**joined, start=start, document=document, features=torch.from_numpy(table.features.copy()))
+    return TrainingRows(**joined, start=start, features=torch.from_numpy(table.features.copy()))
 
 
 def replay_config(model_config: Mapping[str, Any]) -> TaggerConfig:
@@ -512,18 +508,12 @@ def fine_tune(
     """Trains ``network``, which begins as ``old``, and returns its averaged weights and the seconds it took."""
     network.crf.requires_grad_(config.train_transitions)
     old.eval().requires_grad_(False)
-    recall = network.config.memory
-    memories: list[Memory | None] = [None, recall_training(old, rows) if recall else None]
     anchor = {name: value.detach().clone() for name, value in network.named_parameters()}
 
     def compute_loss(module: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(module, TaggerNetwork)
-        loss = continual_loss(module, old, batch, rows, first_replayed, config, memories)
+        loss = continual_loss(module, old, batch, rows, first_replayed, config)
         return loss + config.elastic * distance(module, anchor) if config.elastic else loss
-
-    def prepare_epoch(epoch: int, rng: np.random.Generator) -> list[Batch]:
-        memories[0] = recall_training(network, rows) if recall else None
-        return sample_batches(rows, first_replayed, config, rng)
 
     trainer = Trainer(
         network,
@@ -537,7 +527,7 @@ def fine_tune(
             seed=config.seed,
         ),
         folder=folder,
-        make_batches=prepare_epoch,
+        make_batches=lambda epoch, rng: sample_batches(rows, first_replayed, config, rng),
         compute_loss=compute_loss,
         evaluate=lambda module: (0.0, {}),  # the schedule is fixed: no epoch is chosen
         report=lambda line: report(re.sub(r" dev .*\)", "", line)),
@@ -574,10 +564,9 @@ def continual_loss(
     rows: TrainingRows,
     first_replayed: int,
     config: ContinualConfig,
-    memories: Sequence[Memory | None] = (None, None),
 ) -> Tensor:
     """Returns the loss of a batch for every token: likelihood where annotated, distillation elsewhere and of what is
-    replayed. ``memories``: of both networks, where they have any.
+    replayed.
     """
     device = network.output.weight.device
     positions, inside = pad_rows(rows.start[batch.rows], rows.length[batch.rows])
@@ -589,17 +578,15 @@ def continual_loss(
     style = torch.from_numpy(batch.style).to(device)
     annotated = torch.from_numpy(rows.annotated[batch.rows]).to(device)
     # shape: (batch, time, labels, levels, tags)
-    where = torch.from_numpy(positions).to(device)
-    recalled, old_recalled = (None if memory is None else memory.at(where) for memory in memories)
-    emissions = network(network.embed(features)[place], lengths, style, recalled)
+    emissions = network(network.embed(features)[place], lengths, style)
     tags = torch.from_numpy(np.where(inside[:, :, None, None], rows.tags[positions], 0)).to(device)
     loss = likelihood_loss(network, emissions, lengths, tags, annotated)
     silent = ~rows.annotated[batch.rows] | (batch.rows >= first_replayed)[:, None]  # shape: (batch, labels)
     if config.distillation and silent.any():
         with torch.no_grad():
-            target = old(old.embed(features)[place], lengths, style, old_recalled)
-        asked = torch.from_numpy(inside[:, :, None] & silent[:, None]).to(device)
-        loss = loss + config.distillation * distillation_loss(emissions, target, asked)
+            target = old(old.embed(features)[place], lengths, style)
+        where = torch.from_numpy(inside[:, :, None] & silent[:, None]).to(device)
+        loss = loss + config.distillation * distillation_loss(emissions, target, where)
     return loss / int(rows.length[batch.rows].sum())
 
 

@@ -130,8 +130,7 @@ def distill(
         return load_states(found, [rows, held_out], table.words, config, file=out / STATES_FILE, report=report)
 
     torch.manual_seed(config.training.seed)
-    alone = replace(network.config, dropout=config.dropout, memory=False)
-    encoder = TaggerNetwork(alone, labels=1, styles=1)
+    encoder = TaggerNetwork(replace(network.config, dropout=config.dropout), labels=1, styles=1)
     model = DistillationNetwork(encoder, config.size, config.training.compute).to(device)
 
     def make_batches(epoch: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -5,15 +5,15 @@ annotate gets no loss from its sentences. Batches mix all corpora, so the encode
 
 Besides the text, the network is told the annotation style of a sentence's corpus, so that conventions (an eligibility
 criterion is annotated otherwise than a case report) do not blur; with the chance ``plain_style`` it is told the first
-style, that of clinical narrative, which is also what it is told at inference.
+style, that of clinical narrative, which is also what it is told when notes are tagged. When it is scored, it is told
+the corpus's own. A corpus with ``scored = false`` only helps to train: its dev split is not read.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,6 @@ from medpipe.learn.tagger_card import FOLDS, write_card
 from medpipe.tag.decode import calibrate
 from medpipe.tag.features import encode_spans, entity_tokens
 from medpipe.tag.fragments import GAP, find_fragments, split_gaps
-from medpipe.tag.memory import Memory, find_documents, remember
 from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss
 from medpipe.tag.stage import find_spans, to_characters
 from medpipe.text.batches import bucket_batches
@@ -147,7 +146,6 @@ class TrainingRows:
     words: np.ndarray  # shape: (3, tokens), int32; as written, in capitals, in lower case
     start: np.ndarray  # shape: (rows,), int64; first token
     length: np.ndarray  # shape: (rows,), int64
-    document: np.ndarray  # shape: (tokens,), int64; which document the token is of
     tags: np.ndarray  # shape: (tokens, labels, levels), int8
     annotated: np.ndarray  # shape: (rows, labels), bool
     style: np.ndarray  # shape: (rows,), int64
@@ -195,10 +193,10 @@ def make_training_rows(config: TaggerConfig, corpora: Path, table: WordTable) ->
     labels = {label: number for number, label in enumerate(config.all_labels)}
     levels = config.network.levels
     parts: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("words", "document", "start", "length", "tags", "annotated", "style", "epoch")
+        name: [] for name in ("words", "start", "length", "tags", "annotated", "style", "epoch")
     }
     facts: dict[str, Any] = {}
-    tokens_before = documents_before = 0
+    tokens_before = 0
     read = {entry["folder"]: read_split(corpora, entry, "train") for entry in config.corpora}
     dividers = make_dividers(config, read)
     for entry in config.corpora:
@@ -226,10 +224,8 @@ def make_training_rows(config: TaggerConfig, corpora: Path, table: WordTable) ->
             parts["annotated"].append(annotated)
             parts["style"].append(np.full(len(rows.start), config.styles.index(entry["style"])))
         parts["words"].append(np.stack([rows.words, *(table.look_up(words) for words in cased)]))
-        parts["document"].append(find_documents(rows) + documents_before)
         parts["tags"].append(tags)
         tokens_before += len(rows.words)
-        documents_before += len(documents)
     joined = {name: np.concatenate(values, axis=1 if name == "words" else 0) for name, values in parts.items()}
     return TrainingRows(**joined, features=torch.from_numpy(table.features.copy())), facts
 
@@ -325,36 +321,8 @@ def make_batches(rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Ge
     return batches
 
 
-def recall_training(network: TaggerNetwork, rows: TrainingRows, compute: str = "float32") -> Memory:
-    """Returns what the first layer, as it is at the start of an epoch, sees of the words of the training documents.
-
-    It is not learned through: the memories are a little older than the weights. Dropout is off, as at inference.
-    """
-    device = network.output.weight.device
-    start, first = np.unique(rows.start, return_index=True)  # a sentence that is seen several times an epoch: once
-    training = network.training
-    network.eval()
-    with torch.no_grad(), lower_precision(device, compute):
-        memory, _ = remember(
-            network,
-            network.embed(rows.features.to(device)),
-            words=rows.words[0],
-            document=rows.document,
-            start=start,
-            length=rows.length[first],
-            token_budget=DEV_BUDGET,
-        )
-    network.train(training)
-    return memory
-
-
 def batch_loss(
-    network: TaggerNetwork,
-    batch: Batch,
-    rows: TrainingRows,
-    device: torch.device,
-    compute: str = "float32",
-    memory: Memory | None = None,
+    network: TaggerNetwork, batch: Batch, rows: TrainingRows, device: torch.device, compute: str = "float32"
 ) -> Tensor:
     """Returns the loss of a batch for every token; ``compute`` as in the loop's config."""
     positions, inside = pad_rows(rows.start[batch.rows], rows.length[batch.rows])
@@ -366,8 +334,7 @@ def batch_loss(
     vectors = vectors.view(*words.shape, -1)
     lengths = torch.from_numpy(rows.length[batch.rows]).to(device)
     with lower_precision(device, compute):
-        recalled = None if memory is None else memory.at(torch.from_numpy(positions).to(device))
-        hidden = network.encode(vectors, lengths, torch.from_numpy(batch.style).to(device), recalled)
+        hidden = network.encode(vectors, lengths, torch.from_numpy(batch.style).to(device))
     emissions = network.score(hidden)
     tags = torch.from_numpy(np.where(inside[:, :, None, None], rows.tags[positions], 0)).to(device)
     annotated = torch.from_numpy(rows.annotated[batch.rows]).to(device)
@@ -561,24 +528,15 @@ def train(
         }
         return float(np.mean(list(scores.values()))), scores
 
-    memory: Memory | None = None
-
-    def prepare_epoch(epoch: int, rng: np.random.Generator) -> list[Batch]:
-        nonlocal memory
-        if parsed.network.memory:
-            memory = recall_training(network, rows, parsed.training.compute)
-        return make_batches(rows, parsed.sampling, rng, epoch)
-
     def compute_loss(module: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(module, TaggerNetwork)
-        return batch_loss(module, batch, rows, where, parsed.training.compute, memory)
+        return batch_loss(module, batch, rows, where, parsed.training.compute)
 
     trainer = Trainer(
         network,
-        # What is remembered is that of an epoch's beginning: one that is cut short is done again as a whole.
-        config=replace(parsed.training, checkpoint_minutes=math.inf) if parsed.network.memory else parsed.training,
+        config=parsed.training,
         folder=out,
-        make_batches=prepare_epoch,
+        make_batches=lambda epoch, rng: make_batches(rows, parsed.sampling, rng, epoch),
         compute_loss=compute_loss,
         evaluate=evaluate,
         report=report,

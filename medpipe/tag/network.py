@@ -28,7 +28,6 @@ class NetworkConfig:
     levels: int = 2  # nesting levels within a label
     dropout: float = 0.4
     word_dropout: float = 0.1  # of whole words: their subwords alone must do
-    memory: bool = False  # the second layer is told what the first saw of a word elsewhere in the document
 
 
 class TaggerNetwork(nn.Module):
@@ -50,9 +49,6 @@ class TaggerNetwork(nn.Module):
         # faster on CPU than packed sequences).
         self.forward_lstms = nn.ModuleList(nn.LSTM(size, config.hidden, batch_first=True) for size in sizes)
         self.backward_lstms = nn.ModuleList(nn.LSTM(size, config.hidden, batch_first=True) for size in sizes)
-        if config.memory:
-            self.recall = nn.Linear(2 * config.hidden, 2 * config.hidden, bias=False)
-            nn.init.zeros_(self.recall.weight)  # nothing is remembered at first: the encoder was taught without
         self.output_norm = nn.LayerNorm(2 * config.hidden)
         self.output = nn.Linear(2 * config.hidden, labels * config.levels * len(TAGS))
         self.crf = CRF(len(TAGS))
@@ -82,49 +78,41 @@ class TaggerNetwork(nn.Module):
         # shape: (words, 2 * width)
         return self.input_norm(torch.cat([whole, grams], dim=1))
 
-    def forward(self, vectors: Tensor, lengths: Tensor, style: Tensor, memory: Tensor | None = None) -> Tensor:
+    def forward(self, vectors: Tensor, lengths: Tensor, style: Tensor) -> Tensor:
         """Scores every tag.
 
         Args:
             vectors: shape: (batch, time, 2 * width); of ``embed``.
             lengths: shape: (batch,), int64; at least 1 each.
             style: shape: (batch,), int64.
-            memory: shape: (batch, time, 2 * hidden); of ``tag.memory``, for a network that has one.
 
         Returns:
             shape: (batch, time, labels, levels, tags).
         """
-        return self.score(self.encode(vectors, lengths, style, memory))
+        return self.score(self.encode(vectors, lengths, style))
 
     def score(self, hidden: Tensor) -> Tensor:
         """Scores the tags of what ``encode`` returns; shape as of ``forward``."""
         batch, time, _ = hidden.shape
         return self.output(self.drop(hidden)).view(batch, time, self.labels, self.config.levels, len(TAGS))
 
-    def encode(self, vectors: Tensor, lengths: Tensor, style: Tensor, memory: Tensor | None = None) -> Tensor:
+    def encode(self, vectors: Tensor, lengths: Tensor, style: Tensor) -> Tensor:
         """Returns every token in its sentence, shape: (batch, time, 2 * hidden); arguments as for ``forward``."""
-        backwards = backward_order(lengths, vectors.shape[1])
+        time = vectors.shape[1]
+        steps = torch.arange(time, device=vectors.device)
+        # Reverses every row by its own length; what is padding stays where it is.
+        backwards = (lengths[:, None] - 1 - steps).where(steps < lengths[:, None], steps)  # shape: (batch, time)
         hidden = self.drop(vectors + self.style(style)[:, None])
         total: Tensor | None = None
-        for layer in range(self.config.layers):
-            if layer == 1 and memory is not None:
-                hidden = hidden + self.recall(self.drop(memory))
-            hidden = self.run_layer(layer, hidden, backwards)
+        for ahead, behind in zip(self.forward_lstms, self.backward_lstms, strict=True):
+            left, _ = ahead(hidden)
+            right, _ = behind(reverse(hidden, backwards))
+            # shape: (batch, time, 2 * hidden)
+            hidden = torch.cat([left, reverse(right, backwards)], dim=2)
             total = hidden if total is None else total + hidden
             hidden = self.drop(hidden)
         assert total is not None
         return self.output_norm(total.float())  # under autocast the LSTMs give bfloat16
-
-    def read(self, vectors: Tensor, lengths: Tensor, style: Tensor) -> Tensor:
-        """Returns the states of the first layer, shape: (batch, time, 2 * hidden); arguments as for ``forward``."""
-        backwards = backward_order(lengths, vectors.shape[1])
-        return self.run_layer(0, self.drop(vectors + self.style(style)[:, None]), backwards)
-
-    def run_layer(self, layer: int, hidden: Tensor, backwards: Tensor) -> Tensor:
-        """Returns what a layer makes of its input, shape: (batch, time, 2 * hidden)."""
-        left, _ = self.forward_lstms[layer](hidden)
-        right, _ = self.backward_lstms[layer](reverse(hidden, backwards))
-        return torch.cat([left, reverse(right, backwards)], dim=2)
 
     def drop(self, values: Tensor) -> Tensor:
         """Variational dropout (Gal and Ghahramani 2016): one mask for all steps of a row."""
@@ -133,12 +121,6 @@ class TaggerNetwork(nn.Module):
         keep = 1 - self.config.dropout
         mask = torch.empty(values.shape[0], 1, values.shape[2], device=values.device).bernoulli_(keep) / keep
         return values * mask
-
-
-def backward_order(lengths: Tensor, time: int) -> Tensor:
-    """Returns the order that reverses every row by its own length; padding stays where it is. shape: (batch, time)"""
-    steps = torch.arange(time, device=lengths.device)
-    return (lengths[:, None] - 1 - steps).where(steps < lengths[:, None], steps)
 
 
 def reverse(values: Tensor, order: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from medpipe.tag.assertion import Assertion
 from medpipe.tag.codes import Coder, code_columns, code_mentions
 from medpipe.tag.decode import Spans, calibrate, decode_rows, drop_headings, find_sections, nest, sort_spans
 from medpipe.tag.fragments import GAP, Interval, find_fragments, split_gaps
-from medpipe.tag.memory import find_documents, remember
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
 from medpipe.text.batches import bucket_batches
 from medpipe.text.features import WordTable
@@ -216,19 +215,6 @@ def find_spans(
         fit in memory, without entities; counts of tokens and padded tokens.
     """
     failed: set[int] = set()
-    memory = None
-    if network.config.memory:
-        memory, lost = remember(
-            network,
-            vectors,
-            words=rows.words,
-            document=find_documents(rows),
-            start=rows.start,
-            length=rows.length,
-            style=style,
-            token_budget=token_budget,
-        )
-        failed.update(rows.text[lost].tolist())
 
     @torch.inference_mode()
     def compute(batch: Sequence[int]) -> list[np.ndarray]:
@@ -236,8 +222,7 @@ def find_spans(
         positions, inside = pad_rows(rows.start[chosen], rows.length[chosen])
         words = torch.from_numpy(np.where(inside, rows.words[positions], 0)).to(vectors.device)
         lengths = torch.from_numpy(rows.length[chosen]).to(vectors.device)
-        recalled = None if memory is None else memory.at(torch.from_numpy(positions).to(vectors.device))
-        emissions = network(vectors[words], lengths, torch.full_like(lengths, style), recalled)
+        emissions = network(vectors[words], lengths, torch.full_like(lengths, style))
         found = decode_rows(network, emissions, lengths, labels)
         found[:, 0] = chosen[found[:, 0].astype(np.int64)]
         return [found]

@@ -194,66 +194,6 @@ def test_killed_and_resumed_gives_the_same_weights(trained, corpora, tmp_path):
     assert (tmp_path / "config.json").read_bytes() == (trained[0] / "config.json").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def letters(tmp_path_factory):
-    """Documents whose second sentence is the same, whether its code is a disease or a clinic: only the first says."""
-    folder = tmp_path_factory.mktemp("letters")
-    for split, count in (("train", 150), ("dev", 40)):
-        lines = []
-        for number in range(count):
-            rng = np.random.default_rng([number, split == "dev"])
-            code = "".join(rng.choice(list("BCDFGHJK"), 2))
-            text = f"The {'disease' if number % 2 else 'clinic'} {code} is known. We have seen {code} often."
-            starts = [text.index(code), text.rindex(code)] if number % 2 else []
-            entities = [{"id": str(start), "type": "D", "spans": [[start, start + 2]]} for start in starts]
-            lines.append(json.dumps({"doc_id": str(number), "text": text, "entities": entities, "relations": []}))
-        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def remembering(memory):
-    return CONFIG | {
-        "labels": ["D"],
-        "network": {"buckets": 512, "width": 8, "hidden": 24, "dropout": 0.1, "memory": memory},
-        "training": {"epochs": 8, "learning_rate": 2e-2, "average_decay": 0.9},
-        "sampling": {"batch_tokens": 128},
-        "corpora": [{"folder": "."}],
-    }
-
-
-def test_memory_tells_what_only_another_sentence_says(letters, tmp_path):
-    scores = {
-        memory: train(
-            remembering(memory), corpora=letters, out=tmp_path / str(memory), device="cpu", resume=False,
-            report=lambda line: None,
-        )["score"]
-        for memory in (False, True)
-    }  # fmt: skip
-    assert scores[True] > scores[False] + 0.1
-    scored = evaluate_tagger(letters / "dev.jsonl", model=tmp_path / "True")
-    assert scored["micro"]["f1"] == scores[True]
-
-
-def test_killed_and_resumed_with_a_memory_gives_the_same_weights(letters, tmp_path):
-    config = remembering(True)
-    config["training"] = {"epochs": 2, "learning_rate": 2e-2, "checkpoint_minutes": 0.0}
-    options = {"corpora": letters, "device": "cpu", "report": lambda line: None}
-    train(config, out=tmp_path / "whole", resume=False, **options)
-
-    class KilledError(Exception):
-        pass
-
-    def stop(line):
-        if line.startswith("epoch 1"):
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        train(config, out=tmp_path / "killed", resume=False, **options | {"report": stop})
-    train(config, out=tmp_path / "killed", resume=True, **options)
-    whole, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed"))
-    assert whole == killed
-
-
 def test_a_corpus_that_is_not_scored_only_trains(corpora, tmp_path):
     config = CONFIG | {"corpora": [CONFIG["corpora"][0], CONFIG["corpora"][1] | {"scored": False}]}
     (tmp_path / "letters").mkdir()
