@@ -367,6 +367,10 @@ def evaluate(
     corpus: Annotated[Path, typer.Option(help="Annotated JSON lines; see README, Train.")],
     model: Annotated[str | None, typer.Option(help="Name of a shipped model, or a folder.")] = None,
     labels: Annotated[Path | None, typer.Option(help="TOML map from the corpus's labels to the model's.")] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(help="For the tagger: whose conventions it follows; those of the corpus if not given."),
+    ] = None,
     terminology: Annotated[
         list[Path] | None,
         typer.Option("--terminology", help="For codes: a terminology, or JSON lines whose mentions are its terms."),
@@ -380,7 +384,13 @@ def evaluate(
     check_choice("kind", model_kind, tuple(scores.EVALUATIONS))
     settings = load_settings(device=device, terminology=as_files(terminology))
     figures = scores.evaluate(
-        model_kind, corpus, model=model, labels=labels, device=settings.device, terminology=settings.terminology
+        model_kind,
+        corpus,
+        model=model,
+        labels=labels,
+        style=style,
+        device=settings.device,
+        terminology=settings.terminology,
     )
     if as_json:
         print(json.dumps(figures))

@@ -21,7 +21,7 @@ PROMISED = {
     "summarize": {"--warehouse", "--date", "--shard", "--device"},
     "publish": {"--warehouse", "--date"},
     "train": {"--config", "--corpora", "--out", "--resume", "--device", "--from", "--model", "--labels", "--hold", "--notes"},
-    "evaluate": {"--corpus", "--model", "--labels", "--terminology", "--device", "--json"},
+    "evaluate": {"--corpus", "--model", "--labels", "--style", "--terminology", "--device", "--json"},
     "bench": {"--notes", "--tokens", "--device", "--json"},
     "doctor": {"--warehouse", "--json"},
     "report": {"--warehouse", "--date", "--run", "--out"},

@@ -22,6 +22,7 @@ def evaluate(
     *,
     model: str | None,
     labels: Path | None,
+    style: str | None = None,
     device: str,
     terminology: tuple[Path, ...] | Path = (),
 ) -> dict[str, Any]:
@@ -34,5 +35,7 @@ def evaluate(
         options["model"] = model
     if labels is not None and kind in ("tagger", "codes", "relations"):
         options["labels"] = labels
+    if style is not None and kind == "tagger":
+        options["style"] = style
     scores: dict[str, Any] = getattr(import_module(f"medpipe.evaluate.{module}"), function)(corpus, **options)
     return scores

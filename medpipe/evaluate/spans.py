@@ -118,6 +118,21 @@ def find_label_map(corpus: Path, config: Mapping[str, Any], labels: Path | None)
     return make_label_map(entry.get("labels"), entry["annotates"], auxiliary)
 
 
+def find_style(corpus: Path, config: Mapping[str, Any], style: str | None) -> int:
+    """Returns the number of a style, or else of the one that the model's config has for the corpus, or else 0.
+
+    Raises:
+        MedpipeError: SETTING_INVALID where the model knows no such style.
+    """
+    styles = list(config["styles"])
+    if style is None:
+        entries = {entry["folder"]: entry for entry in config.get("corpora", [])}
+        style = entries.get(corpus_name(corpus, entries) or "", {}).get("style", styles[0])
+    if style not in styles:
+        raise MedpipeError("SETTING_INVALID", name="--style", reason=f"the model knows {', '.join(styles)}")
+    return styles.index(style)
+
+
 def corpus_name(corpus: Path, known: Iterable[str]) -> str | None:
     """Returns which of the corpora a file is of: by its folders, the nearest first, or by how its name begins."""
     names = sorted(known, key=len, reverse=True)
@@ -129,14 +144,23 @@ def corpus_name(corpus: Path, known: Iterable[str]) -> str | None:
 
 
 def evaluate_tagger(
-    corpus: Path, *, model: str | Path = "tagger", labels: Path | None = None, device: str = "auto"
+    corpus: Path,
+    *,
+    model: str | Path = "tagger",
+    labels: Path | None = None,
+    style: str | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Scores a tagger on an annotated corpus.
+
+    What is a mention, and where it ends, is agreed upon otherwise for every corpus. A model that was trained on several
+    is told which style to follow; ``medpipe run`` always follows the first, that of clinical narrative.
 
     Args:
         corpus: JSON lines in the corpus format.
         model: name of a shipped model, or a folder.
         labels: TOML file with a table ``labels`` (type -> label) and optionally a list ``annotates``.
+        style: of the model's config; ``None``: that of the corpus, where the model knows it, else the first.
         device: auto, cpu, cuda or cuda:N.
 
     Returns:
@@ -149,7 +173,9 @@ def evaluate_tagger(
     """
     documents = read_documents(corpus)
     tagger = Tagger.load(model, device=device)
-    label_map = find_label_map(corpus, read_config(find_model(model)), labels)
+    config = read_config(find_model(model))
+    tagger.style = find_style(corpus, config, style)
+    label_map = find_label_map(corpus, config, labels)
     if label_map.gold is None:  # identity: what the corpus annotates is what stands in it
         seen = frozenset(entity.label for document in documents for entity in document.entities)
         label_map = LabelMap(None, label_map.annotates or seen, label_map.predicted)

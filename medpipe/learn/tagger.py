@@ -5,7 +5,8 @@ annotate gets no loss from its sentences. Batches mix all corpora, so the encode
 
 Besides the text, the network is told the annotation style of a sentence's corpus, so that conventions (an eligibility
 criterion is annotated otherwise than a case report) do not blur; with the chance ``plain_style`` it is told the first
-style, that of clinical narrative, which is also what it is told at inference.
+style, that of clinical narrative, which is also what it is told when notes are tagged. When it is scored, it is told
+the corpus's own. A corpus with ``scored = false`` only helps to train: its dev split is not read.
 """
 
 from __future__ import annotations
@@ -103,13 +104,13 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
             if entry.get("discontinuous") and next(iter(auxiliary), None) != GAP:
                 raise ValueError(f"{entry['folder']} is discontinuous: {GAP} = [] must be the first auxiliary label")
             corpora.append(
-                {"folder": entry["folder"], "style": "clinical", "repeat": 1, "unsure": {}}
+                {"folder": entry["folder"], "style": "clinical", "repeat": 1, "unsure": {}, "scored": True}
                 | {"late_repeat": entry.get("repeat", 1)}
                 | dict(entry)
                 | {"annotates": [*annotates, GAP] if entry.get("discontinuous") else annotates}
             )
-        if not corpora:
-            raise ValueError("no corpora")
+        if not any(entry["scored"] for entry in corpora):
+            raise ValueError("no corpora that are scored")
         return TaggerConfig(
             name=name,
             version=str(config["version"]),
@@ -166,6 +167,7 @@ class DevCorpus:
     """A dev set, ready to be scored."""
 
     folder: str
+    style: int
     texts: list[str]
     rows: Rows
     gold: list[set[Span]]
@@ -340,15 +342,18 @@ def batch_loss(
 
 
 def make_dev(config: TaggerConfig, corpora: Path, table: WordTable) -> list[DevCorpus]:
-    """Reads the dev splits."""
+    """Reads the dev splits of the corpora that are scored; the others only help to train."""
     dev = []
     for entry in config.corpora:
+        if not entry["scored"]:
+            continue
         documents = read_split(corpora, entry, "dev")
         label_map = make_label_map(entry.get("labels"), entry["annotates"], config.auxiliary)
         texts = [document.text for document in documents]
         dev.append(
             DevCorpus(
                 folder=entry["folder"],
+                style=config.styles.index(entry["style"]),
                 texts=texts,
                 rows=make_rows(texts, table),
                 gold=[label_map.map_gold(document) for document in documents],
@@ -360,15 +365,28 @@ def make_dev(config: TaggerConfig, corpora: Path, table: WordTable) -> list[DevC
 
 
 def predict_dev(
-    network: TaggerNetwork, dev: Sequence[DevCorpus], features: Tensor, labels: Sequence[str], *, gaps: bool = False
+    network: TaggerNetwork,
+    dev: Sequence[DevCorpus],
+    features: Tensor,
+    labels: Sequence[str],
+    *,
+    gaps: bool = False,
+    own_style: bool = False,
 ) -> list[list[Found]]:
-    """Returns what is found in every document of every dev set; with ``gaps`` also which parts mentions have."""
+    """Returns what is found in every document of every dev set.
+
+    With ``gaps`` also which parts mentions have; with ``own_style`` by the conventions of the corpus and not, as the
+    tagger is used, by those of the first style.
+    """
     device = network.output.weight.device
     with torch.inference_mode():
         vectors = network.embed(features.to(device))
     predicted = []
     for corpus in dev:
-        decoded, _, _ = find_spans(network, vectors, corpus.rows, token_budget=DEV_BUDGET, labels=len(labels) + gaps)
+        style = corpus.style if own_style else 0
+        decoded, _, _ = find_spans(
+            network, vectors, corpus.rows, token_budget=DEV_BUDGET, labels=len(labels) + gaps, style=style
+        )
         spans, holes = split_gaps(to_characters(decoded, corpus.rows), len(labels))
         fragments = find_fragments(spans, holes, corpus.texts)
         names = [labels[label] for label in spans.label]
@@ -477,7 +495,8 @@ def train(
         report: gets a line after every epoch.
 
     Returns:
-        ``score`` (mean micro F1 over the corpora's dev sets), ``dev`` (the scores of each), ``seconds``.
+        ``score`` (mean micro F1 over the corpora's dev sets), ``dev`` (the scores of each, by the conventions of its
+        style), ``as_used`` (those by the conventions of the first style, where they differ), ``seconds``.
 
     Raises:
         MedpipeError: CONFIG_INVALID, CORPUS_NOT_FOUND, CORPUS_INVALID, DEVICE_UNAVAILABLE.
@@ -545,7 +564,7 @@ def train(
         "network": {field.name: getattr(parsed.network, field.name) for field in fields(NetworkConfig)},
         "calibration": result["calibration"],
         "corpora": [
-            {"folder": entry["folder"], "annotates": entry["annotates"]}
+            {"folder": entry["folder"], "annotates": entry["annotates"], "style": entry["style"]}
             | ({"labels": entry["labels"]} if "labels" in entry else {})
             for entry in parsed.corpora
         ],
@@ -603,7 +622,12 @@ def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus
     """Scores and calibrates the trained network on dev."""
     gaps = GAP in config.auxiliary
     predicted = predict_dev(network, dev, features, config.labels, gaps=gaps)
-    scores = {corpus.folder: score_found(corpus, found) for corpus, found in zip(dev, predicted, strict=True)}
+    as_used = {corpus.folder: score_found(corpus, found) for corpus, found in zip(dev, predicted, strict=True)}
+    told = [corpus for corpus in dev if corpus.style]
+    in_own_style = predict_dev(network, told, features, config.labels, own_style=True)
+    scores = as_used | {
+        corpus.folder: score_found(corpus, found) for corpus, found in zip(told, in_own_style, strict=True)
+    }
     judged = judge(dev, predicted)
     table = fit_labels(judged, np.ones(len(judged.label), dtype=bool), config.labels)
     # How far off the scores are is measured on documents that had no part in fitting them.
@@ -615,12 +639,13 @@ def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus
     of_label = {label: judged.label == label for label in config.labels}
     discontinuous = {
         corpus.folder: count_scores(corpus.discontinuous, [one.discontinuous for one in found])
-        for corpus, found, entry in zip(dev, predicted, config.corpora, strict=True)
-        if GAP in entry["annotates"]
+        for corpus, found in zip(dev, predicted, strict=True)
+        if GAP in corpus.label_map.annotates
     }
     return {
         "score": float(np.mean([result["micro"]["f1"] for result in scores.values()])),
         "dev": scores,
+        "as_used": {corpus.folder: as_used[corpus.folder]["micro"] for corpus in told},
         "discontinuous": discontinuous,
         "calibration": table,
         "calibration_error": calibration_error(probability, judged.right),

@@ -116,6 +116,17 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         lines += [_score_row("", label, one) for label, one in scores["labels"].items()]
         if scores["nested"]["support"]:
             lines.append(_score_row("", "nested", scores["nested"]))
+    if result["as_used"]:
+        lines += [
+            "",
+            "Above, the model is told whose conventions it is to follow: which style of annotation the corpus has. "
+            f"`medpipe run` always follows the first, *{config.styles[0]}* (`medpipe evaluate tagger --style "
+            f"{config.styles[0]}`), and is the farther from the others' gold the more these differ:",
+            "",
+            "| corpus | P | R | F1 | support |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        lines += [_score_row(f"**{folder}**", None, scores) for folder, scores in result["as_used"].items()]
     if config.ablations:
         lines += ["", "## Ablation (micro F1 on dev)", "", "| what | corpora | F1 |", "|---|---|---:|"]
         lines += [f"| {row['what']} | {row['corpus']} | {row['f1']:.1f} |" for row in config.ablations]

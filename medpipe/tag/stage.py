@@ -58,6 +58,8 @@ class Tagger:
         self.device = device
         self.token_budget = token_budget
         self.labels: tuple[str, ...] = tuple(config["labels"])
+        self.styles: tuple[str, ...] = tuple(config["styles"])
+        self.style = 0  # whose conventions are followed: those of the first style, clinical narrative
         self.gaps = next(iter(config["auxiliary"]), None) == GAP  # whether the label behind the last is that of gaps
         self.calibration = calibration_table(config["calibration"], self.labels)
         self.assertion = Assertion.load()
@@ -110,7 +112,12 @@ class Tagger:
             with torch.inference_mode():
                 self.vectors = torch.cat([self.vectors, self.network.embed(new.to(self.device))])
         spans, failed, counts = find_spans(
-            self.network, self.vectors, rows, token_budget=self.token_budget, labels=len(self.labels) + self.gaps
+            self.network,
+            self.vectors,
+            rows,
+            token_budget=self.token_budget,
+            labels=len(self.labels) + self.gaps,
+            style=self.style,
         )
         spans, gaps = split_gaps(to_characters(spans, rows), len(self.labels))
         score = calibrate(spans.score, *self.calibration[spans.label].T)
@@ -191,7 +198,7 @@ def calibration_table(calibration: Any, labels: Sequence[str]) -> np.ndarray:
 
 
 def find_spans(
-    network: TaggerNetwork, vectors: torch.Tensor, rows: Rows, *, token_budget: int, labels: int
+    network: TaggerNetwork, vectors: torch.Tensor, rows: Rows, *, token_budget: int, labels: int, style: int = 0
 ) -> tuple[Spans, list[int], dict[str, float]]:
     """Runs the network over rows in batches of about equal length.
 
@@ -201,6 +208,7 @@ def find_spans(
         rows: what ``make_rows`` gave.
         token_budget: padded tokens of a batch; halved and tried again where memory runs out.
         labels: how many labels are wanted, from the first.
+        style: number of the annotation style.
 
     Returns:
         The entities by tokens (within their text, half-open), with log-probabilities as scores; the texts that did not
@@ -214,7 +222,7 @@ def find_spans(
         positions, inside = pad_rows(rows.start[chosen], rows.length[chosen])
         words = torch.from_numpy(np.where(inside, rows.words[positions], 0)).to(vectors.device)
         lengths = torch.from_numpy(rows.length[chosen]).to(vectors.device)
-        emissions = network(vectors[words], lengths, torch.zeros_like(lengths))
+        emissions = network(vectors[words], lengths, torch.full_like(lengths, style))
         found = decode_rows(network, emissions, lengths, labels)
         found[:, 0] = chosen[found[:, 0].astype(np.int64)]
         return [found]

@@ -1,9 +1,11 @@
 """Scores by hand, and the maps between a corpus's types and a model's labels."""
 
+from pathlib import Path
+
 import pytest
 
 from medpipe.errors import MedpipeError
-from medpipe.evaluate.spans import corpus_name, find_inner, find_label_map, make_label_map, score_spans
+from medpipe.evaluate.spans import corpus_name, find_inner, find_label_map, find_style, make_label_map, score_spans
 from medpipe.learn.corpora import AnnotatedDocument
 from medpipe.records import Entity
 
@@ -46,6 +48,15 @@ def make_document():
         Entity(17, 30, "", "Disease", fragments=((17, 20), (25, 30))),
     )
     return AnnotatedDocument("d", "x" * 40, entities, (), {})
+
+
+def test_style_is_that_of_the_corpus_or_the_first():
+    config = {"styles": ["clinical", "letter"], "corpora": [{"folder": "a"}, {"folder": "b", "style": "letter"}]}
+    assert find_style(Path("b/dev.jsonl"), config, None) == 1
+    assert find_style(Path("a/dev.jsonl"), config, None) == find_style(Path("c/dev.jsonl"), config, None) == 0
+    assert find_style(Path("b/dev.jsonl"), config, "clinical") == 0
+    with pytest.raises(MedpipeError, match="clinical, letter"):
+        find_style(Path("b/dev.jsonl"), config, "poem")
 
 
 def test_map_drops_types_on_both_sides():

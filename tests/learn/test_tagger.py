@@ -105,6 +105,11 @@ def test_trained_model_is_loaded_and_scores_the_same(trained, corpora):
     for folder in ("notes", "letters"):
         scores = evaluate_tagger(corpora / folder / "dev.jsonl", model=out)
         assert {name: scores[name] for name in ("micro", "labels", "nested")} == result["dev"][folder]
+    used = evaluate_tagger(corpora / "letters" / "dev.jsonl", model=out, style="clinical")
+    assert used["micro"] == result["as_used"]["letters"]
+    assert "`medpipe run` always follows the first, *clinical*" in (out / "MODEL_CARD.md").read_text()
+    with pytest.raises(MedpipeError, match="clinical, letter"):
+        evaluate_tagger(corpora / "letters" / "dev.jsonl", model=out, style="poem")
     spans = tag_texts(Tagger.load(out, device="cpu"), ["She took ramipril for nausea."])[0]
     assert list(spans) == [(9, 17, "DRUG"), (22, 28, "SYMPTOM")]
 
@@ -120,6 +125,7 @@ def test_config_of_the_model_has_the_label_maps(trained):
     assert config["corpora"][0] == {
         "folder": "notes",
         "annotates": ["DRUG", "SYMPTOM"],
+        "style": "clinical",
         "labels": {"Finding": "SYMPTOM", "Medicine": "DRUG"},
     }
     assert config["styles"] == ["clinical", "letter"]
@@ -186,6 +192,22 @@ def test_killed_and_resumed_gives_the_same_weights(trained, corpora, tmp_path):
     train(CONFIG, corpora=corpora, out=tmp_path, device="cpu", resume=True, report=lambda line: None)
     assert (tmp_path / "model.safetensors").read_bytes() == (trained[0] / "model.safetensors").read_bytes()
     assert (tmp_path / "config.json").read_bytes() == (trained[0] / "config.json").read_bytes()
+
+
+def test_a_corpus_that_is_not_scored_only_trains(corpora, tmp_path):
+    config = CONFIG | {"corpora": [CONFIG["corpora"][0], CONFIG["corpora"][1] | {"scored": False}]}
+    (tmp_path / "letters").mkdir()
+    for name, split in (("notes", "train"), ("notes", "dev"), ("letters", "train")):  # no dev split is asked for
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / f"{split}.jsonl").write_bytes((corpora / name / f"{split}.jsonl").read_bytes())
+    config["training"] = {"epochs": 1}
+    result = train(
+        config, corpora=tmp_path, out=tmp_path / "m", device="cpu", resume=False, report=lambda line: None
+    )
+    assert set(result["dev"]) == {"notes"}
+    assert set(result["train"]) == {"notes", "letters"}
+    with pytest.raises(MedpipeError, match="no corpora that are scored"):
+        parse_config(CONFIG | {"corpora": [{"folder": "notes", "scored": False}]})
 
 
 def test_rows_mask_what_a_corpus_does_not_annotate(corpora):
