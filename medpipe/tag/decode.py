@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from medpipe.tag.crf import OUTSIDE, read_spans, span_log_probabilities, viterbi
+from medpipe.tag.crf import OUTSIDE, every_span, may_hold_entities, read_spans, span_log_probabilities, viterbi
 from medpipe.tag.network import TaggerNetwork
 
 
@@ -31,45 +31,104 @@ class Spans:
         return slice(*np.searchsorted(self.text, [number, number + 1]).tolist())
 
 
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """The chains of some rows that may hold an entity, on their device."""
+
+    scores: Tensor  # shape: (time, chains, tags), float32
+    lengths: Tensor  # shape: (chains,), int64
+    row: Tensor  # shape: (chains,), int64
+    label: Tensor  # shape: (chains,), int64
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found in some chains, on their device. On CUDA there are lines that are no entity: see ``kept``."""
+
+    places: Tensor  # shape: (lines, 4), int64: row, first token, last token, label
+    logs: Tensor  # shape: (lines,), float64: log-probability
+    kept: Tensor  # shape: (lines,), bool: it is an entity
+
+
 @torch.inference_mode()
-def decode_rows(network: TaggerNetwork, emissions: Tensor, lengths: Tensor, labels: int) -> np.ndarray:
-    """Returns the entities of a batch of rows.
+def choose_chains(network: TaggerNetwork, emissions: Tensor, lengths: Tensor, labels: int) -> Chains:
+    """Returns the chains of a batch of rows, all labels and levels side by side; most of them hold nothing.
+
+    On CUDA those stay in: what depends on values has an unknown size, for which the host would have to wait.
 
     Args:
         network: whose transitions are used.
         emissions: shape: (batch, time, labels, levels, tags).
         lengths: shape: (batch,).
         labels: how many labels are wanted, from the first; what stands behind them is not decoded.
+    """
+    batch, time, _, levels, tags = emissions.shape
+    crf = network.crf
+    # shape: (batch, time, labels * levels, tags)
+    scores = emissions[:, :, :labels].reshape(batch, time, labels * levels, tags).float()
+    if has_to_wait(scores):
+        wanted = torch.arange(batch * labels * levels, device=scores.device)
+        row, part = wanted.div(labels * levels, rounding_mode="floor"), wanted % (labels * levels)
+    else:
+        some = may_hold_entities(scores, crf.transitions, crf.start_transitions, crf.end_transitions)
+        row, part = some.nonzero().unbind(1)
+    # shape: (chains, time, tags) -> (time, chains, tags)
+    scores = scores.transpose(1, 2)[row, part].transpose(0, 1)
+    return Chains(scores, lengths[row], row, part.div(levels, rounding_mode="floor"))
+
+
+def join_chains(parts: Sequence[Chains], shifts: Sequence[int]) -> Chains:
+    """Returns the chains of several batches as those of one; rows of a batch are moved by its shift."""
+    time = max(part.scores.shape[0] for part in parts)
+    scores = torch.cat([nn.functional.pad(one.scores, (0, 0, 0, 0, 0, time - len(one.scores))) for one in parts], dim=1)
+    row = torch.cat([part.row + shift for part, shift in zip(parts, shifts, strict=True)])
+    return Chains(scores, torch.cat([part.lengths for part in parts]), row, torch.cat([part.label for part in parts]))
+
+
+@torch.inference_mode()
+def decode_chains(network: TaggerNetwork, chains: Chains) -> Found:
+    """Finds the entities of some chains; on CUDA nothing is waited for, ``collect`` waits once for many batches."""
+    crf = network.crf
+    weights = crf.transitions, crf.start_transitions, crf.end_transitions
+    scores, lengths, row, label = chains.scores, chains.lengths, chains.row, chains.label
+    path = viterbi(scores, lengths, *weights)
+    if has_to_wait(scores):
+        spans, kept = every_span(path)
+    else:
+        filled = (path != OUTSIDE).any(1).nonzero().squeeze(1)
+        path, scores, lengths, row, label = path[filled], scores[:, filled], lengths[filled], row[filled], label[filled]
+        spans = read_spans(path)
+        kept = torch.ones(len(spans), dtype=torch.bool)
+    # In float64: these are small differences of sums over a whole sentence.
+    exact = [values.double() for values in weights]
+    logs = span_log_probabilities(scores.double(), lengths, *exact, path, spans)
+    chain, first, last = spans.unbind(1)
+    return Found(torch.stack([row[chain], first, last, label[chain]], dim=1), logs, kept)
+
+
+def has_to_wait(values: Tensor) -> bool:
+    """Returns whether the host would have to wait for the device to know how many of ``values`` are chosen."""
+    return values.is_cuda
+
+
+def no_entities(device: torch.device) -> Found:
+    """Returns what is found where nothing is."""
+    none = torch.zeros(0, dtype=torch.long, device=device)
+    return Found(none.view(0, 4), none.double(), none.bool())
+
+
+def collect(found: Sequence[Found]) -> tuple[np.ndarray, np.ndarray]:
+    """Brings what was found in some batches from their device, all at once.
 
     Returns:
-        shape: (entities, 5), float64: row of the batch, first token, last token, label, log-probability.
+        As in ``Found``: places, shape: (entities, 4), int64; log-probabilities, shape: (entities,), float64.
     """
-    time, levels, count = emissions.shape[1], emissions.shape[3], emissions.shape[4]
-    crf = network.crf
-    # shape: (time, batch * labels * levels, tags)
-    scores = emissions[:, :, :labels].permute(1, 0, 2, 3, 4).reshape(time, -1, count).float()
-    chain_lengths = lengths.repeat_interleave(labels * levels)
-    transitions, starts, ends = crf.transitions, crf.start_transitions, crf.end_transitions
-    path = viterbi(scores, chain_lengths, transitions, starts, ends)
-    # Most chains hold nothing; the probabilities are computed for the others only, in float64: they are small
-    # differences of sums over a whole sentence.
-    filled = (path != OUTSIDE).any(1).nonzero().squeeze(1)
-    path = path[filled]
-    spans = read_spans(path)
-    logs = span_log_probabilities(
-        scores[:, filled].double(),
-        chain_lengths[filled],
-        transitions.double(),
-        starts.double(),
-        ends.double(),
-        path,
-        spans,
-    )
-    chain = filled[spans[:, 0]]
-    row = chain.div(labels * levels, rounding_mode="floor")
-    label = chain.div(levels, rounding_mode="floor") % labels
-    found = torch.stack([row, spans[:, 1], spans[:, 2], label], dim=1).double()
-    return np.asarray(torch.cat([found, logs[:, None]], dim=1).cpu().numpy())
+    if not found:
+        return np.zeros((0, 4), dtype=np.int64), np.zeros(0)
+    kept = torch.cat([one.kept for one in found]).nonzero().squeeze(1)
+    places = torch.cat([one.places for one in found])[kept]
+    logs = torch.cat([one.logs for one in found])[kept]
+    return places.cpu().numpy(), logs.cpu().numpy()
 
 
 def sort_spans(text: np.ndarray, start: np.ndarray, end: np.ndarray, label: np.ndarray, score: np.ndarray) -> Spans:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,41 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from medpipe.device import resolve_device, run_halving
+from medpipe.device import map_batches, resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import make_id
 from medpipe.lake import contracts
 from medpipe.records import ASSERTIONS, ModelId, Reject, StageOutput
 from medpipe.tag.assertion import Assertion
 from medpipe.tag.codes import Coder, code_columns, code_mentions
-from medpipe.tag.decode import Spans, calibrate, decode_rows, drop_headings, find_sections, nest, sort_spans
+from medpipe.tag.decode import (
+    Chains,
+    Found,
+    Spans,
+    calibrate,
+    choose_chains,
+    collect,
+    decode_chains,
+    drop_headings,
+    find_sections,
+    join_chains,
+    nest,
+    no_entities,
+    sort_spans,
+)
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
+from medpipe.tag.profiles import find_tagger, has_bfloat16, identify_tagger
 from medpipe.text.batches import bucket_batches
 from medpipe.text.features import WordTable
-from medpipe.text.rows import Rows, make_rows, pad_rows
+from medpipe.text.rows import Rows, make_rows
 from medpipe.text.sections import is_part
-from medpipe.weights import find_model, identify, load_weights, read_config
+from medpipe.weights import load_weights, read_config
 
 # Words whose vectors are kept between chunks; when there are more, all are forgotten (about 100 MB at most).
 KEPT_WORDS = 100_000
+# Padded tokens that go through the network at once on a CPU: of 512 to 16,384 the fastest, a core having 1 to 2 MiB of
+# cache. It is also what keeps padding low: 94 % of the cells hold tokens.
+CACHE_TOKENS = 2048
 
 
 class Tagger:
@@ -50,8 +69,10 @@ class Tagger:
         device: torch.device,
         token_budget: int,
         coder: Coder | None = None,
+        reduced: bool = False,
     ) -> None:
         self.network = network.to(device).eval()
+        self.reduced = reduced  # the network computes in bfloat16
         self.model = model
         self.device = device
         self.token_budget = token_budget
@@ -68,15 +89,16 @@ class Tagger:
         model: str | Path = "tagger",
         *,
         device: str = "auto",
+        profile: str = "standard",
         token_budget: int = 8192,
         coder: Coder | None = None,
     ) -> Tagger:
         """Loads a shipped model by name, or one from a folder; without ``coder``, no mention gets a code.
 
         Raises:
-            MedpipeError: MODEL_NOT_FOUND, MODEL_INVALID, DEVICE_UNAVAILABLE.
+            MedpipeError: MODEL_NOT_FOUND, MODEL_INVALID, DEVICE_UNAVAILABLE, PROFILE_UNAVAILABLE.
         """
-        folder = find_model(model)
+        folder = find_tagger(model, profile)
         config = read_config(folder)
         where = resolve_device(device)
         try:
@@ -87,7 +109,15 @@ class Tagger:
             )
             network.load_state_dict(load_weights(folder))
             network.constrain()
-            return cls(network, config, identify(folder), device=where, token_budget=token_budget, coder=coder)
+            return cls(
+                network,
+                config,
+                identify_tagger(model, profile),
+                device=where,
+                token_budget=token_budget,
+                coder=coder,
+                reduced=profile == "fast" and has_bfloat16(where),
+            )
         except (KeyError, TypeError, RuntimeError) as error:
             raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
 
@@ -107,7 +137,12 @@ class Tagger:
             with torch.inference_mode():
                 self.vectors = torch.cat([self.vectors, self.network.embed(new.to(self.device))])
         spans, failed, counts = find_spans(
-            self.network, self.vectors, rows, token_budget=self.token_budget, labels=len(self.labels)
+            self.network,
+            self.vectors,
+            rows,
+            token_budget=self.token_budget,
+            labels=len(self.labels),
+            reduced=self.reduced,
         )
         score = calibrate(spans.score, *self.calibration)
         start, end = to_characters(spans, rows)
@@ -170,50 +205,82 @@ class Tagger:
 
 
 def find_spans(
-    network: TaggerNetwork, vectors: torch.Tensor, rows: Rows, *, token_budget: int, labels: int
+    network: TaggerNetwork,
+    vectors: torch.Tensor,
+    rows: Rows,
+    *,
+    token_budget: int,
+    labels: int,
+    reduced: bool = False,
 ) -> tuple[Spans, list[int], dict[str, float]]:
     """Runs the network over rows in batches of about equal length.
+
+    On CUDA the host only hands out work and waits once, at the end. On a CPU every thread takes batches of its own:
+    threads that share one batch wait for each other at every time step of the LSTM, on a busy machine for long.
 
     Args:
         network: in evaluation mode.
         vectors: shape: (words, 2 * width); of all words of the rows' table.
-        rows: what ``make_rows`` gave.
-        token_budget: padded tokens of a batch; halved and tried again where memory runs out.
+        token_budget: padded tokens of a batch; halved and tried again where memory runs out. On a CPU a batch goes
+            through the network in slices that stay in its cache, and is decoded as a whole.
         labels: how many labels are wanted, from the first.
+        reduced: encodes in bfloat16.
 
     Returns:
         The entities by tokens (within their text, half-open), with log-probabilities as scores; the texts that did not
         fit in memory, without entities; counts of tokens and padded tokens.
     """
+    device = vectors.device
+    slice_tokens = min(token_budget, CACHE_TOKENS) if device.type == "cpu" else token_budget
+    batches = bucket_batches(rows.length, token_budget)
+    order = np.concatenate([np.zeros(0, np.int64), *batches])
+    # All of the chunk goes to the device once; a batch is an interval of ``order``.
+    words, start, length = (
+        torch.from_numpy(array).to(device) for array in (rows.words, rows.start[order], rows.length[order])
+    )
     failed: set[int] = set()
+    cells: list[int] = []
+
+    def encode(part: range) -> Chains:
+        """Returns the chains of some rows, a place in ``order`` each."""
+        # Kernels for a single row round otherwise than those for many: the row is taken twice.
+        chosen: slice | list[int] = slice(part.start, part.stop) if len(part) > 1 else [part.start] * 2
+        lengths = length[chosen]
+        steps = torch.arange(int(rows.length[order[part.start : part.stop]].max()), device=device)
+        inside = steps < lengths[:, None]  # shape: (batch, time)
+        numbers = torch.where(inside, words[torch.where(inside, start[chosen][:, None] + steps, 0)], 0)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=reduced):
+            emissions = network(vectors[numbers], lengths, torch.zeros_like(lengths))
+        cells.append(len(part) * len(steps))
+        return choose_chains(network, emissions[: len(part)], lengths[: len(part)], labels)
 
     @torch.inference_mode()
-    def compute(batch: Sequence[int]) -> list[np.ndarray]:
-        chosen = np.asarray(batch)
-        positions, inside = pad_rows(rows.start[chosen], rows.length[chosen])
-        words = torch.from_numpy(np.where(inside, rows.words[positions], 0)).to(vectors.device)
-        lengths = torch.from_numpy(rows.length[chosen]).to(vectors.device)
-        emissions = network(vectors[words], lengths, torch.zeros_like(lengths))
-        found = decode_rows(network, emissions, lengths, labels)
-        found[:, 0] = chosen[found[:, 0].astype(np.int64)]
-        return [found]
+    def compute(batch: Sequence[int]) -> list[Found]:
+        sizes = [len(part) for part in bucket_batches(rows.length[order[batch[0] : batch[-1] + 1]], slice_tokens)]
+        parts = [range(batch[0] + one, batch[0] + other) for one, other in pairwise(np.cumsum([0, *sizes]).tolist())]
+        chains = join_chains([encode(part) for part in parts], [part.start for part in parts])
+        return [decode_chains(network, chains)]
 
-    def give_up(row: int) -> np.ndarray:
-        failed.add(int(rows.text[row]))
-        return np.zeros((0, 5))
+    def give_up(place: int) -> Found:
+        failed.add(int(rows.text[order[place]]))
+        return no_entities(device)
 
-    batches = bucket_batches(rows.length, token_budget)
-    parts = [part for batch in batches for part in run_halving(batch.tolist(), compute, give_up)]
-    found = np.concatenate([np.zeros((0, 5)), *parts])
-    row, first, last, label = found[:, :4].astype(np.int64).T
+    def run(batch: Sequence[int]) -> list[Found]:
+        return run_halving(batch, compute, give_up)
+
+    ends = np.cumsum([0, *map(len, batches)]).tolist()
+    places, logs = collect(
+        [one for part in map_batches(run, [range(*pair) for pair in pairwise(ends)], device) for one in part]
+    )
+    place, first, last, label = places.T
+    row = order[place]
     text = rows.text[row]
     base = rows.start[row] - rows.offset[text]
-    spans = sort_spans(text, base + first, base + last + 1, label, found[:, 4])
+    spans = sort_spans(text, base + first, base + last + 1, label, logs)
     if failed:
         kept = ~np.isin(spans.text, list(failed))
         spans = Spans(spans.text[kept], spans.start[kept], spans.end[kept], spans.label[kept], spans.score[kept])
-    padded = sum(int(rows.length[batch].max()) * len(batch) for batch in batches)
-    return spans, sorted(failed), {"tokens": float(rows.length.sum()), "padded_tokens": float(padded)}
+    return spans, sorted(failed), {"tokens": float(rows.length.sum()), "padded_tokens": float(sum(cells))}
 
 
 def to_characters(spans: Spans, rows: Rows) -> tuple[np.ndarray, np.ndarray]:

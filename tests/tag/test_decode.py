@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medpipe.tag.crf import BEGIN, END, INSIDE, SINGLE
-from medpipe.tag.decode import Spans, calibrate, decode_rows, drop_headings, find_sections, nest, sort_spans
+from medpipe.tag.decode import (
+    Spans,
+    calibrate,
+    choose_chains,
+    collect,
+    decode_chains,
+    drop_headings,
+    find_sections,
+    join_chains,
+    nest,
+    sort_spans,
+)
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
 
 
@@ -17,7 +28,11 @@ def network():
     return TaggerNetwork(NetworkConfig(buckets=50, width=4, hidden=4), labels=3, styles=1).eval()
 
 
-def test_decode_rows_reads_every_label_and_level(network):
+def decode(network, emissions, lengths, labels):
+    return collect([decode_chains(network, choose_chains(network, emissions, lengths, labels))])
+
+
+def test_decoding_reads_every_label_and_level(network):
     emissions = torch.zeros(2, 4, 3, 2, 5)
     emissions[..., 0] = 8  # outside
     for row, label, level, tags in (
@@ -28,15 +43,34 @@ def test_decode_rows_reads_every_label_and_level(network):
     ):
         for step, tag in enumerate(tags):
             emissions[row, step, label, level, tag] += 20 * (tag > 0)
-    found = decode_rows(network, emissions, torch.tensor([4, 1]), labels=2)
-    assert found[:, :4].astype(int).tolist() == [[0, 0, 2, 0], [0, 1, 1, 0], [1, 0, 0, 1]]  # label 2 is not wanted
-    assert (np.exp(found[:, 4]) > 0.99).all()
+    places, logs = decode(network, emissions, torch.tensor([4, 1]), labels=2)
+    assert places.tolist() == [[0, 0, 2, 0], [0, 1, 1, 0], [1, 0, 0, 1]]  # label 2 is not wanted
+    assert (np.exp(logs) > 0.99).all()
 
 
 def test_nothing_found(network):
     emissions = torch.zeros(1, 3, 3, 2, 5)
     emissions[..., 0] = 30
-    assert decode_rows(network, emissions, torch.tensor([3]), labels=3).shape == (0, 5)
+    places, logs = decode(network, emissions, torch.tensor([3]), labels=3)
+    assert (places.shape, logs.shape) == ((0, 4), (0,))
+    assert [part.shape for part in collect([])] == [(0, 4), (0,)]
+
+
+def test_batches_decoded_together_are_as_decoded_alone(network):
+    """Also the way for a GPU, on which no chain is left out: the same entities, and lines that are none."""
+    emissions = torch.randn(9, 7, 3, 2, 5) * 3
+    lengths = torch.tensor([7, 7, 5, 5, 4, 3, 2, 1, 1])
+    alone = [
+        choose_chains(network, emissions[part, : lengths[part].max()], lengths[part], 3)
+        for part in (slice(0, 4), slice(4, 9))
+    ]
+    places, logs = collect([decode_chains(network, join_chains(alone, [0, 4]))])
+    order = np.lexsort(places.T)
+    whole, expected = decode(network, emissions, lengths, labels=3)
+    other = np.lexsort(whole.T)
+    assert len(places) > 20
+    assert (places[order] == whole[other]).all()
+    assert np.allclose(logs[order], expected[other])
 
 
 def slow_parents(starts, ends, labels):
