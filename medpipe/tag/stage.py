@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from medpipe.device import map_batches, resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
-from medpipe.ids import make_id
+from medpipe.ids import make_ids
 from medpipe.lake import contracts
 from medpipe.records import ASSERTIONS, ModelId, Reject, StageOutput
-from medpipe.tag.assertion import Assertion
-from medpipe.tag.codes import Coder, code_columns, code_mentions
+from medpipe.tag.assertion import NO_SECTION, Assertion, describe_words
+from medpipe.tag.codes import Coder, code_columns
 from medpipe.tag.decode import (
     Chains,
     Found,
@@ -40,6 +40,7 @@ from medpipe.text.batches import bucket_batches
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows
 from medpipe.text.sections import is_part
+from medpipe.text.slices import slice_texts
 from medpipe.weights import load_weights, read_config
 
 # Words whose vectors are kept between chunks; when there are more, all are forgotten (about 100 MB at most).
@@ -81,7 +82,9 @@ class Tagger:
         self.assertion = Assertion.load()
         self.coder = coder
         self.table = WordTable(network.config.buckets)
+        # Of every word of the table: its vector, and what the cues of assertion have to know of it.
         self.vectors = torch.zeros(0, 2 * network.config.width, device=device)
+        self.descriptions = describe_words([], self.assertion.cues.words)
 
     @classmethod
     def load(
@@ -130,12 +133,14 @@ class Tagger:
         """
         if len(self.table) > KEPT_WORDS:
             self.table.clear()
-            self.vectors = self.vectors[:0]
+            self.vectors, self.descriptions = self.vectors[:0], self.descriptions[:0]
         rows = make_rows(texts, self.table)
         new = torch.from_numpy(self.table.features[len(self.vectors) :])
         if len(new):
             with torch.inference_mode():
                 self.vectors = torch.cat([self.vectors, self.network.embed(new.to(self.device))])
+            words = describe_words(self.table.words[len(self.descriptions) :], self.assertion.cues.words)
+            self.descriptions = np.concatenate([self.descriptions, words])
         spans, failed, counts = find_spans(
             self.network,
             self.vectors,
@@ -152,56 +157,48 @@ class Tagger:
         """Tags a chunk of whole documents; see the stage interface."""
         documents = tables["documents"].select(["document_id", "patient_id", "text", "source", "record"])
         documents = documents.sort_by("document_id")
-        document_ids, patients, texts = (documents[name].to_pylist() for name in ("document_id", "patient_id", "text"))
+        document_ids, texts = (documents[name].to_pylist() for name in ("document_id", "text"))
         spans, rows, failed, counts = self.find(texts)
         spans = drop_headings(spans, *_headings(tables["sections"], document_ids))
-        parts = [spans.of_text(number) for number in range(len(texts))]
-        starts, ends, numbers = spans.start.tolist(), spans.end.tolist(), spans.label.tolist()
-        labels = [self.labels[number] for number in numbers]
-        weights = self.model.weights_hash
-        ids = [
-            make_id("entity", document_ids[text], weights, start, end, label)
-            for text, start, end, label in zip(spans.text.tolist(), starts, ends, labels, strict=True)
-        ]
-        parents: list[str | None] = []
-        depths: list[int] = []
-        for part in parts:
-            found, deep = nest(starts[part], ends[part], numbers[part])
-            parents += [ids[part.start + parent] if parent >= 0 else None for parent in found]
-            depths += deep
-        section_ids, section_names = _place_in_sections(tables["sections"], document_ids, spans, parts)
-        asserted = self.assertion.assert_batch(
-            texts,
+        section_ids, section, section_names = _place_in_sections(tables["sections"], document_ids, spans)
+        asserted = self.assertion.assert_mentions(
+            self.descriptions[rows.words],
             rows.tokens,
             rows.sentences,
-            [spans.start[part] for part in parts],
-            [spans.end[part] for part in parts],
-            [section_names[part] for part in parts],
+            spans.text,
+            spans.start,
+            spans.end,
+            section,
+            section_names,
         )
-        flags = np.concatenate([np.zeros((0, len(ASSERTIONS)), dtype=bool), *asserted])
-        mentions = [texts[text][start:end] for text, start, end in zip(spans.text, starts, ends, strict=True)]
-        empty = [None] * len(ids)
+        owner, starts, ends = pa.array(spans.text), pa.array(spans.start), pa.array(spans.end)
+        document = documents["document_id"].combine_chunks().take(owner)
+        label = pa.array(self.labels, pa.string()).take(pa.array(spans.label))
+        mentions = slice_texts(documents["text"].combine_chunks().cast(pa.string()), spans.text, spans.start, spans.end)
+        ids = make_ids("entity", document, self.model.weights_hash, starts, ends, label)
+        parents, depths = nest(spans)
+        empty = pa.nulls(len(spans))
         entities = {
             "entity_id": ids,
-            "document_id": [document_ids[text] for text in spans.text],
-            "patient_id": [patients[text] for text in spans.text],
-            "section_id": section_ids,
+            "document_id": document,
+            "patient_id": documents["patient_id"].take(owner),
+            "section_id": section_ids.take(pa.array(section, mask=section < 0)),
             "start": starts,
             "end": ends,
             "text": mentions,
-            "label": labels,
+            "label": label,
             "subtype": empty,
-            "score": spans.score.tolist(),
-            "parent_entity_id": parents,
-            "depth": depths,
+            "score": pa.array(spans.score),
+            "parent_entity_id": ids.take(pa.array(parents, mask=parents < 0)),
+            "depth": pa.array(depths),
             "fragments": empty,
-            **{name: flags[:, column].tolist() for column, name in enumerate(ASSERTIONS)},
-            **code_columns(code_mentions(self.coder, texts, parts, mentions, starts, labels)),
-            "model": [str(self.model)] * len(ids),
-            "run_id": [run_id] * len(ids),
+            **{name: pa.array(asserted[:, column]) for column, name in enumerate(ASSERTIONS)},
+            **code_columns(self.coder, texts, spans.text, spans.start, mentions, spans.label, self.labels),
+            "model": pa.repeat(str(self.model), len(spans)),
+            "run_id": pa.repeat(run_id, len(spans)),
         }
         rejects = [_out_of_memory(documents.slice(number, 1).to_pylist()[0]) for number in failed]
-        return StageOutput({"entities": contracts.conform("entities", entities)}, rejects, counts)
+        return StageOutput({"entities": contracts.conform("entities", pa.table(entities))}, rejects, counts)
 
 
 def find_spans(
@@ -305,29 +302,31 @@ def _headings(sections: pa.Table, document_ids: Sequence[str]) -> tuple[np.ndarr
 
 
 def _place_in_sections(
-    sections: pa.Table, document_ids: Sequence[str], spans: Spans, parts: Sequence[slice]
-) -> tuple[list[str | None], list[str]]:
-    """Returns the id of the innermost section in which every entity begins, and the name that tells what is in it.
+    sections: pa.Table, document_ids: Sequence[str], spans: Spans
+) -> tuple[pa.Array, np.ndarray, list[str]]:
+    """Finds the innermost section in which every entity begins, and what tells what is in it.
 
     That of a mere part is the name of the section around it: what stands under "Mother:" is of the family.
+
+    Returns:
+        The ids of sections; the place of each entity's among them, shape: (entities,), int64, -1 where it has none; the
+        telling names of the sections, and last "body" for no section.
     """
     table = sections.select(["document_id", "section_id", "parent_section_id", "name", "start", "end"])
     # An outer section before the inner ones that begin where it does.
     table = table.sort_by([("document_id", "ascending"), ("start", "ascending"), ("end", "descending")])
-    columns = ("document_id", "section_id", "parent_section_id", "name")
-    owners, ids, around, names = (table[name].to_pylist() for name in columns)
     telling: dict[str, str] = {}
-    for section_id, parent_id, name in zip(ids, around, names, strict=True):
+    for section_id, parent_id, name in zip(
+        *(table[name].to_pylist() for name in ("section_id", "parent_section_id", "name")), strict=True
+    ):
         telling[section_id] = telling.get(parent_id, name) if is_part(name) else name
-    start, end = table["start"].to_numpy(), table["end"].to_numpy()
-    section_ids: list[str | None] = []
-    section_names: list[str] = []
-    for document_id, part in zip(document_ids, parts, strict=True):
-        first, last = bisect_left(owners, document_id), bisect_right(owners, document_id)
-        places = find_sections(spans.start[part], start[first:last], end[first:last])
-        section_ids += [ids[first + place] if place >= 0 else None for place in places]
-        section_names += [telling[ids[first + place]] if place >= 0 else "body" for place in places]
-    return section_ids, section_names
+    owner = pc.index_in(table["document_id"].combine_chunks().cast(pa.string()), pa.array(document_ids, pa.string()))
+    known = owner.is_valid()
+    table, owner = table.filter(known), owner.filter(known).to_numpy().astype(np.int64)
+    start, end = (table[name].to_numpy().astype(np.int64) for name in ("start", "end"))
+    place = find_sections(spans.text, spans.start, owner, start, end)
+    ids = table["section_id"].combine_chunks()
+    return ids, place, [*map(telling.__getitem__, ids.to_pylist()), NO_SECTION]
 
 
 def _out_of_memory(document: dict[str, Any]) -> Reject:
