@@ -141,15 +141,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class ModelId:
-    """Which model made a row: written as ``name@hash`` in the column ``model``, ``name@hash+fast`` for that profile."""
+    """Which model made a row: written as ``name@hash`` in the column ``model``."""
 
     name: str
     version: str
     weights_hash: str
-    profile: str = "standard"  # another one only where the same weights may give other rows
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.weights_hash[:12]}" + ("" if self.profile == "standard" else f"+{self.profile}")
+        return f"{self.name}@{self.weights_hash[:12]}"
 
 
 @dataclass(slots=True)

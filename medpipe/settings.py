@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from medpipe.errors import MedpipeError
 
+PROFILES = ("fast", "standard", "accurate")
 STAGES = ("ingest", "tag", "relate", "summarize")
 
 

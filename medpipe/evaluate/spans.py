@@ -14,8 +14,9 @@ from typing import Any
 
 from medpipe.errors import MedpipeError
 from medpipe.learn.corpora import AnnotatedDocument, read_documents
+from medpipe.tag.profiles import find_tagger
 from medpipe.tag.stage import Tagger
-from medpipe.weights import find_model, read_config
+from medpipe.weights import read_config
 
 Span = tuple[int, int, str]  # start, end, label
 Scores = dict[str, float]
@@ -107,7 +108,12 @@ def corpus_name(corpus: Path, known: Iterable[str]) -> str | None:
 
 
 def evaluate_tagger(
-    corpus: Path, *, model: str | Path = "tagger", labels: Path | None = None, device: str = "auto"
+    corpus: Path,
+    *,
+    model: str | Path = "tagger",
+    labels: Path | None = None,
+    device: str = "auto",
+    profile: str = "standard",
 ) -> dict[str, Any]:
     """Scores a tagger on an annotated corpus.
 
@@ -116,17 +122,18 @@ def evaluate_tagger(
         model: name of a shipped model, or a folder.
         labels: TOML file with a table ``labels`` (type -> label) and optionally a list ``annotates``.
         device: auto, cpu, cuda or cuda:N.
+        profile: fast, standard or accurate.
 
     Returns:
         ``micro``, ``labels`` (by name) and ``nested``, each with ``precision``, ``recall``, ``f1`` and ``support``.
 
     Raises:
         MedpipeError: CORPUS_NOT_FOUND, CORPUS_INVALID, CONFIG_INVALID, MODEL_NOT_FOUND, MODEL_INVALID,
-            DEVICE_UNAVAILABLE.
+            DEVICE_UNAVAILABLE, PROFILE_UNAVAILABLE.
     """
     documents = read_documents(corpus)
-    tagger = Tagger.load(model, device=device)
-    label_map = find_label_map(corpus, read_config(find_model(model)), labels)
+    tagger = Tagger.load(model, device=device, profile=profile)
+    label_map = find_label_map(corpus, read_config(find_tagger(model, profile)), labels)
     if label_map.gold is None:  # identity: what the corpus annotates is what stands in it
         seen = frozenset(entity.label for document in documents for entity in document.entities)
         label_map = LabelMap(None, label_map.annotates or seen, label_map.predicted)

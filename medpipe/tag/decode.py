@@ -100,8 +100,8 @@ def decode_chains(network: TaggerNetwork, chains: Chains) -> Found:
         spans = read_spans(path)
         kept = torch.ones(len(spans), dtype=torch.bool)
     # In float64: these are small differences of sums over a whole sentence.
-    exact = [values.double() for values in weights]
-    logs = span_log_probabilities(scores.double(), lengths, *exact, path, spans)
+    transitions, starts, ends = (values.double() for values in weights)
+    logs = span_log_probabilities(scores.double(), lengths, transitions, starts, ends, path, spans)
     chain, first, last = spans.unbind(1)
     return Found(torch.stack([row[chain], first, last, label[chain]], dim=1), logs, kept)
 

@@ -6,8 +6,9 @@ what ``standard`` does. ``accurate`` is a larger model: the folder beside the mo
 name.
 
 Spans of ``fast`` may differ from those of ``standard`` where two readings are about as probable. So rows and runs of
-``fast`` name it with their model; an entity's id hangs on the weights, the place and the label alone, and is the same
-in both where both find the entity.
+``fast`` name it: ``tagger+fast``, whatever processor they are made on, since a run may be spread over several (the
+count ``bfloat16_tokens`` of a run says how much was computed so). An entity's id hangs on the weights, the place and
+the label alone, and is the same in both where both find the entity.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ def find_tagger(model: str | Path, profile: str) -> Path:
 
 
 def identify_tagger(model: str | Path, profile: str) -> ModelId:
-    """Returns what decides the entities of a run: the weights, and the profile where it decides too.
+    """Returns what decides the entities of a run: the weights, and in the name the profile where it decides too.
 
     Raises:
         MedpipeError: as ``find_tagger``; MODEL_INVALID.
     """
     found = identify(find_tagger(model, profile))
-    return replace(found, profile=profile) if profile == "fast" else found
+    return replace(found, name=f"{found.name}+{profile}") if profile == "fast" else found
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -198,6 +198,8 @@ class Tagger:
             "run_id": pa.repeat(run_id, len(spans)),
         }
         rejects = [_out_of_memory(documents.slice(number, 1).to_pylist()[0]) for number in failed]
+        if self.reduced:
+            counts["bfloat16_tokens"] = counts["tokens"]
         return StageOutput({"entities": contracts.conform("entities", pa.table(entities))}, rejects, counts)
 
 
