@@ -14,7 +14,7 @@ import torch
 
 from medpipe.device import map_batches, resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
-from medpipe.ids import make_ids
+from medpipe.ids import make_id, make_ids
 from medpipe.lake import contracts
 from medpipe.records import ASSERTIONS, ModelId, Reject, StageOutput
 from medpipe.tag.assertion import NO_SECTION, Assertion, describe_words
@@ -34,6 +34,7 @@ from medpipe.tag.decode import (
     no_entities,
     sort_spans,
 )
+from medpipe.tag.fragments import GAP, Interval, find_fragments, split_gaps
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
 from medpipe.tag.profiles import find_tagger, has_bfloat16, identify_tagger
 from medpipe.text.batches import bucket_batches
@@ -53,8 +54,9 @@ CACHE_TOKENS = 2048
 class Tagger:
     """Finds nested entities in documents and says what they assert and, given a coder, which codes they have.
 
-    Labels are the model's (``config.json``). An entity lies within one sentence; a discontinuous one is found as
-    its outer extent, if at all; entities of one label nest or overlap at most two deep.
+    Labels are the model's (``config.json``). An entity lies within one sentence; entities of one label nest or overlap
+    at most two deep. A discontinuous one is found as its outer extent, with its parts in ``fragments`` where the model
+    has learned gaps.
 
     The output for a document depends on its text and the model alone (scores up to the fourth decimal).
     """
@@ -78,7 +80,8 @@ class Tagger:
         self.device = device
         self.token_budget = token_budget
         self.labels: tuple[str, ...] = tuple(config["labels"])
-        self.calibration: tuple[float, float] = tuple(config["calibration"])
+        self.gaps = next(iter(config["auxiliary"]), None) == GAP  # whether the label behind the last is that of gaps
+        self.calibration = calibration_table(config["calibration"], self.labels)
         self.assertion = Assertion.load()
         self.coder = coder
         self.table = WordTable(network.config.buckets)
@@ -124,12 +127,12 @@ class Tagger:
         except (KeyError, TypeError, RuntimeError) as error:
             raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
 
-    def find(self, texts: Sequence[str]) -> tuple[Spans, Rows, list[int], dict[str, float]]:
+    def find(self, texts: Sequence[str]) -> tuple[Spans, Spans, Rows, list[int], dict[str, float]]:
         """Finds the entities of some texts.
 
         Returns:
-            The entities by characters; the sentences they were found in; the texts that did not fit in memory (they
-            have no entities); counts.
+            The entities by characters; the gaps in discontinuous ones; the sentences they were found in; the texts
+            that did not fit in memory (they have no entities); counts.
         """
         if len(self.table) > KEPT_WORDS:
             self.table.clear()
@@ -146,20 +149,21 @@ class Tagger:
             self.vectors,
             rows,
             token_budget=self.token_budget,
-            labels=len(self.labels),
+            labels=len(self.labels) + self.gaps,
             reduced=self.reduced,
         )
-        score = calibrate(spans.score, *self.calibration)
-        start, end = to_characters(spans, rows)
-        return Spans(spans.text, start, end, spans.label, score), rows, failed, counts
+        spans, gaps = split_gaps(to_characters(spans, rows), len(self.labels))
+        score = calibrate(spans.score, *self.calibration[spans.label].T)
+        return Spans(spans.text, spans.start, spans.end, spans.label, score), gaps, rows, failed, counts
 
     def run(self, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
         """Tags a chunk of whole documents; see the stage interface."""
         documents = tables["documents"].select(["document_id", "patient_id", "text", "source", "record"])
         documents = documents.sort_by("document_id")
         document_ids, texts = (documents[name].to_pylist() for name in ("document_id", "text"))
-        spans, rows, failed, counts = self.find(texts)
+        spans, gaps, rows, failed, counts = self.find(texts)
         spans = drop_headings(spans, *_headings(tables["sections"], document_ids))
+        fragments = find_fragments(spans, gaps, texts)
         section_ids, section, section_names = _place_in_sections(tables["sections"], document_ids, spans)
         asserted = self.assertion.assert_mentions(
             self.descriptions[rows.words],
@@ -171,11 +175,11 @@ class Tagger:
             section,
             section_names,
         )
-        owner, starts, ends = pa.array(spans.text), pa.array(spans.start), pa.array(spans.end)
+        owner = pa.array(spans.text)
         document = documents["document_id"].combine_chunks().take(owner)
         label = pa.array(self.labels, pa.string()).take(pa.array(spans.label))
         mentions = slice_texts(documents["text"].combine_chunks().cast(pa.string()), spans.text, spans.start, spans.end)
-        ids = make_ids("entity", document, self.model.weights_hash, starts, ends, label)
+        ids = _identify(fragments, self.model.weights_hash, document, spans, label)
         parents, depths = nest(spans)
         empty = pa.nulls(len(spans))
         entities = {
@@ -183,15 +187,15 @@ class Tagger:
             "document_id": document,
             "patient_id": documents["patient_id"].take(owner),
             "section_id": section_ids.take(pa.array(section, mask=section < 0)),
-            "start": starts,
-            "end": ends,
+            "start": pa.array(spans.start),
+            "end": pa.array(spans.end),
             "text": mentions,
             "label": label,
             "subtype": empty,
             "score": pa.array(spans.score),
             "parent_entity_id": ids.take(pa.array(parents, mask=parents < 0)),
             "depth": pa.array(depths),
-            "fragments": empty,
+            "fragments": _fragment_column(fragments, len(spans)),
             **{name: pa.array(asserted[:, column]) for column, name in enumerate(ASSERTIONS)},
             **code_columns(self.coder, texts, spans.text, spans.start, mentions, spans.label, self.labels),
             "model": pa.repeat(str(self.model), len(spans)),
@@ -201,6 +205,18 @@ class Tagger:
         if self.reduced:
             counts["bfloat16_tokens"] = counts["tokens"]
         return StageOutput({"entities": contracts.conform("entities", pa.table(entities))}, rejects, counts)
+
+
+def calibration_table(calibration: Any, labels: Sequence[str]) -> np.ndarray:
+    """Returns slope and intercept for every label, shape: (labels, 2), float64.
+
+    Args:
+        calibration: of a model's config: a pair for each label by name, or one pair for all.
+        labels: of the model.
+    """
+    if isinstance(calibration, Mapping):
+        return np.array([calibration[label] for label in labels], dtype=np.float64).reshape(-1, 2)
+    return np.tile(np.array(calibration, dtype=np.float64), (len(labels), 1))
 
 
 def find_spans(
@@ -278,16 +294,45 @@ def find_spans(
     spans = sort_spans(text, base + first, base + last + 1, label, logs)
     if failed:
         kept = ~np.isin(spans.text, list(failed))
-        spans = Spans(spans.text[kept], spans.start[kept], spans.end[kept], spans.label[kept], spans.score[kept])
+        spans = spans.take(kept)
     return spans, sorted(failed), {"tokens": float(rows.length.sum()), "padded_tokens": float(sum(cells))}
 
 
-def to_characters(spans: Spans, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the starts and ends of token spans as characters of their texts."""
+def to_characters(spans: Spans, rows: Rows) -> Spans:
+    """Returns spans by tokens as spans by characters of their texts."""
     starts = np.concatenate([part.start for part in rows.tokens] or [np.zeros(0, np.int32)])
     ends = np.concatenate([part.end for part in rows.tokens] or [np.zeros(0, np.int32)])
     base = rows.offset[spans.text]
-    return starts[base + spans.start].astype(np.int64), ends[base + spans.end - 1].astype(np.int64)
+    start, end = starts[base + spans.start].astype(np.int64), ends[base + spans.end - 1].astype(np.int64)
+    return Spans(spans.text, start, end, spans.label, spans.score)
+
+
+def _identify(
+    fragments: Mapping[int, Sequence[Interval]], weights: str, document: pa.Array, spans: Spans, label: pa.Array
+) -> pa.StringArray:
+    """Returns the ids of entities: of document, weights, place and label, and of the parts where there are some."""
+    ids = make_ids("entity", document, weights, pa.array(spans.start), pa.array(spans.end), label)
+    if not fragments:
+        return ids
+    others = [
+        make_id(
+            "entity", document[at].as_py(), weights, int(spans.start[at]), int(spans.end[at]), label[at].as_py(), *flat
+        )
+        for at, parts in sorted(fragments.items())
+        for flat in [[limit for part in parts for limit in part]]
+    ]
+    discontinuous = np.zeros(len(spans), dtype=bool)
+    discontinuous[list(fragments)] = True
+    return pc.replace_with_mask(ids, pa.array(discontinuous), pa.array(others))
+
+
+def _fragment_column(fragments: Mapping[int, Sequence[Interval]], entities: int) -> pa.Array:
+    """Returns the column ``fragments``: null for nearly all."""
+    place = np.full(entities, -1)
+    place[sorted(fragments)] = np.arange(len(fragments))
+    parts = [[{"start": start, "end": end} for start, end in fragments[number]] for number in sorted(fragments)]
+    column = pa.array(parts, contracts.arrow_schema("entities").field("fragments").type)
+    return column.take(pa.array(place, mask=place < 0))
 
 
 def _headings(sections: pa.Table, document_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
