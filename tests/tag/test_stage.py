@@ -1,5 +1,7 @@
 """The stage on awkward notes: nothing crashes, nothing depends on what else is in the chunk."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -152,6 +154,21 @@ def test_rows_are_what_a_plain_loop_makes_of_the_spans(tagger, entities):
             and other["end"] - other["start"] > size
         ]
         assert row["parent_entity_id"] == (min(around)[3] if around else None)
+
+
+def test_discontinuous_mentions_have_their_parts_in_rows_and_ids(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    config["auxiliary"] = {"GAP": []}
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tagger = Tagger.load(tmp_path, device="cpu")
+    rows = tagger.run(make_tables(encodable(NOTES)), run_id="r").rows["entities"].to_pylist()
+    assert {row["fragments"] is None for row in rows} == {True, False}
+    for row in rows:
+        flat = [part[limit] for part in row["fragments"] or () for limit in ("start", "end")]
+        parts = (row["document_id"], tagger.model.weights_hash, row["start"], row["end"], row["label"], *flat)
+        assert row["entity_id"] == make_id("entity", *parts)
+        assert not flat or (flat[0], flat[-1]) == (row["start"], row["end"])
 
 
 def test_parents_contain_their_children(entities):
