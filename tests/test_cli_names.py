@@ -26,7 +26,7 @@ PROMISED = {
     "doctor": {"--warehouse", "--json"},
 }
 PROMISED_SCHEMA = {"list", "show", "check", "diff"}
-PROMISED_EXPORT = {"brat": {"--warehouse", "--date", "--out"}}
+PROMISED_EXPORT = {"brat": {"--warehouse", "--date", "--out"}, "int8": {"--model", "--out"}}
 
 
 @pytest.mark.parametrize("name", PROMISED)

@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from medpipe.errors import MedpipeError
+from medpipe.lake import contracts
 from medpipe.pipeline import make_fingerprint, make_run_id
 from medpipe.settings import load_settings
 from medpipe.tag import profiles
@@ -53,6 +55,12 @@ def spans_of(tagger: Tagger, notes: list[str]) -> list[tuple]:
     )
 
 
+def make_tables(notes: list[str]) -> dict[str, pa.Table]:
+    names = [f"d{number}" for number in range(len(notes))]
+    documents = dict.fromkeys(("document_id", "patient_id", "source", "record"), names) | {"text": notes}
+    return {"documents": pa.table(documents), "sections": contracts.empty_table("sections")}
+
+
 def test_fast_computes_in_bfloat16_where_the_processor_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medpipe.tag.stage.has_bfloat16", lambda device: True)
     fast, standard = (Tagger.load(folder, device="cpu", profile=profile) for profile in ("fast", "standard"))
@@ -77,6 +85,67 @@ def test_fast_does_not_depend_on_the_batches(folder: Path, monkeypatch: pytest.M
     for number, note in enumerate(NOTES):
         alone = spans_of(Tagger.load(folder, device="cpu", profile="fast"), [note])
         assert [span[1:] for span in alone] == [span[1:] for span in together if span[0] == number]
+
+
+# A million characters each, few of them tokens, so that the tests are quick.
+MILLION = {
+    "sentences": ("Pain and fever since Monday. He takes 20 mg." + " " * 7_956 + "\n") * 125,
+    "no sentence end": ("x" * 1_999 + " ") * 500,
+    "no space": "x" * 1_000_000,
+    "no letter": "-" * 500 + "\n" * 999_500,
+    "emoji": ("\U0001f600 pain" + " " * 3_994) * 250,
+}
+
+
+@pytest.mark.parametrize("profile", ["standard", "fast"])
+@pytest.mark.parametrize("kind", MILLION)
+def test_notes_of_a_million_characters(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, profile: str) -> None:
+    monkeypatch.setattr("medpipe.tag.stage.has_bfloat16", lambda device: True)
+    tagger = Tagger.load(folder, device="cpu", profile=profile)
+    whole = spans_of(tagger, [MILLION[kind]])
+    assert len(MILLION[kind]) == (1_000_125 if kind == "sentences" else 1_000_000)
+    assert all(0 <= start < end <= len(MILLION[kind]) for _, start, end, _, _ in whole)
+    if kind == "sentences":  # the first notes' worth is as it is alone
+        short = spans_of(tagger, [MILLION[kind][:8_001]])
+        assert short == [span for span in whole if span[2] <= 8_001] and short
+    if kind == "no space":
+        assert {(start, end) for _, start, end, _, _ in whole} <= {(0, 1_000_000)}
+
+
+SHAPES = {
+    "empty": "", "one token": "fever", "white space": " \n\t\u00a0\u2003 ", "emoji": "\U0001f600 pain \U0001f469\u200d\u2695\ufe0f\U0001f600",
+    "scripts": "\u0431\u043e\u043b\u044c pain \u53d1\u70ed3\u5929 \u0623\u0644\u0645 na\u00efve cafe\u0301", "capitals": "PATIENT DENIES FEVER. TAKES 20 MG.",
+    "table": "Test | Value | Unit\nNa | 140 | mmol/L\nK | 4.1 | mmol/L\n\tHb\t9.8\tg/dL\n" * 3, "dots": "." * 300, "break": "\r\n\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("profile", ["standard", "fast"])
+def test_awkward_notes_alone_together_and_turned_round(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    monkeypatch.setattr("medpipe.tag.stage.has_bfloat16", lambda device: True)
+    tagger = Tagger.load(folder, device="cpu", profile=profile)
+    names = list(SHAPES)
+    together = spans_of(tagger, list(SHAPES.values()))
+    assert {names[text] for text, *_ in together}.isdisjoint({"empty", "white space", "break"})
+    for number, note in enumerate(SHAPES.values()):
+        mine = [span[1:] for span in together if span[0] == number]
+        assert [span[1:] for span in spans_of(tagger, [note])] == mine
+        assert all(note[start:end].strip() == note[start:end] != "" for start, end, *_ in mine)
+    turned = spans_of(tagger, list(SHAPES.values())[::-1])
+    assert sorted((len(SHAPES) - 1 - text, *rest) for text, *rest in turned) == sorted(together)
+
+
+def test_equal_spans_have_equal_ids_whatever_the_profile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medpipe.tag.stage.has_bfloat16", lambda device: True)
+    rows = {}
+    for profile in ("fast", "standard"):
+        found = Tagger.load(folder, device="cpu", profile=profile).run(make_tables(NOTES), run_id="r").rows["entities"]
+        columns = (found[name].to_pylist() for name in ("document_id", "start", "end", "label", "entity_id"))
+        rows[profile] = {tuple(key): key_id for *key, key_id in zip(*columns, strict=True)}
+    common = rows["fast"].keys() & rows["standard"].keys()
+    assert len(common) > 50
+    assert all(rows["fast"][key] == rows["standard"][key] for key in common)
 
 
 def test_a_profile_that_may_give_other_rows_has_another_identity(folder: Path) -> None:
@@ -131,16 +200,7 @@ def test_what_multiplies_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_reduced_tokens_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medpipe.lake import contracts
-
-    document = {"document_id": "d", "patient_id": "p", "text": NOTES[0], "source": "s", "record": "0"}
-    tables = {
-        "documents": contracts.arrow_schema("documents").empty_table(),
-        "sections": contracts.empty_table("sections"),
-    }
-    import pyarrow as pa
-
-    tables["documents"] = pa.Table.from_pylist([document])
+    tables = make_tables(NOTES[:1])
     for able in (True, False):
         monkeypatch.setattr("medpipe.tag.stage.has_bfloat16", lambda device, able=able: able)
         output = Tagger.load(folder, device="cpu", profile="fast").run(tables, run_id="r")
