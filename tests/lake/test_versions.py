@@ -135,8 +135,7 @@ def test_killed_migration_loses_nothing(root: Path, monkeypatch: pytest.MonkeyPa
 
 def test_sql_and_arrow_migrate_alike() -> None:
     example = old_row(rows_of("a.txt", 1)["quarantine"][0])
-    fields = {name: "x" for name in ("where", "limit", "kind", "size", "stage", "reason", "path", "name", "value", "line",
-              "table", "partition", "device", "package", "extra")}  # fmt: skip
+    fields = dict.fromkeys(("where", "limit", "kind", "size", "stage", "reason", "path", "name", "value", "line", "table", "partition", "device", "package", "extra"), "x")  # fmt: skip
     rows = []
     for code in [*CODES, "GONE_CODE"]:
         known = CODES.get(code)
