@@ -67,10 +67,10 @@ def read_rows(rows: object, texts: int) -> list[list[Span]]:
 
 def main(arguments: list[str]) -> None:
     """Answers until stdin ends."""
-    ours = arguments[0] == "ours"
-    predict = load_ours(*arguments[1:]) if ours else load_peer(*arguments)
     answers = sys.stdout
     sys.stdout = sys.stderr  # what a peer prints is no answer
+    ours = arguments[0] == "ours"
+    predict = load_ours(*arguments[1:]) if ours else load_peer(*arguments)
     for line in sys.stdin:
         texts = json.loads(Path(line.strip()).read_text(encoding="utf-8"))
         begin, cpu = time.perf_counter(), time.process_time()
