@@ -1,4 +1,4 @@
-"""The data dictionary: every table and column, from the contracts, as one page of Markdown (``docs/tables.md``)."""
+"""The data dictionary: every table and column, from the contracts, as one page of Markdown (``schemas/README.md``)."""
 
 from __future__ import annotations
 

@@ -186,4 +186,4 @@ def print_funnel(console: Console, outcome: Mapping[str, Any], warehouse: str) -
             largest = sorted(kinds.items(), key=lambda item: -item[1])[:most_kinds]
             shown = ", ".join(f"{one_line(kind)} {value:,}" for kind, value in largest)
             console.print(Padding(Text(f"{told}: {shown}", style="dim"), (0, 0, 0, 2)))
-    console.print(Text(f"Tables: {warehouse}/<table>/v1/dt={outcome['partition']}/part-0.parquet"))
+    console.print(Text(f"Tables: {warehouse}/<table>/v*/dt={outcome['partition']}/part-0.parquet"))

@@ -83,7 +83,7 @@ def rows_of(source: str, notes: int, *, model: str = "tagger@1", entities: int =
 
 def as_table(table: str, rows: list[dict[str, Any]]) -> pa.Table:
     names = [name for name in contracts.arrow_schema(table).names if name != "schema_version"]
-    made = contracts.conform(table, {name: [row[name] for row in rows] for name in names})
+    made = contracts.conform(table, {name: [row.get(name) for row in rows] for name in names})
     return made.sort_by([(name, "ascending") for name in ORDER[table]])
 
 

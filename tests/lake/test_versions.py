@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import string
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,9 @@ def test_versions_stand_side_by_side_and_read_as_today(root: Path) -> None:
         assert (row["message"], row["remedy"]) == ("The note is empty.", CODES["TEXT_EMPTY"].remedy)
         assert row["schema_version"] == "2.0.0"
     assert warehouse.check(root) == []
-    one = warehouse.read_table(root, "quarantine", partition=PARTITION, columns=["remedy"], filters=pa.compute.field("source") == "a.txt")
+    one = warehouse.read_table(
+        root, "quarantine", partition=PARTITION, columns=["remedy"], filters=pa.compute.field("source") == "a.txt"
+    )
     assert one.to_pydict() == {"remedy": [CODES["TEXT_EMPTY"].remedy]}
     none = warehouse.read_table(root, "quarantine", filters=pa.compute.field("source") == "c.txt")
     assert len(none) == 0 and none.column_names == [*contracts.arrow_schema("quarantine").names, "dt"]
@@ -80,7 +83,9 @@ def test_versions_stand_side_by_side_and_read_as_today(root: Path) -> None:
 def test_the_catalogue_reads_both_versions(root: Path) -> None:
     write_catalog(root)
     with duckdb.connect(str(root / FILE), read_only=True) as catalog:
-        found = catalog.sql("SELECT * REPLACE (dt::VARCHAR AS dt) FROM quarantine ORDER BY dt").to_arrow_table().to_pylist()
+        found = (
+            catalog.sql("SELECT * REPLACE (dt::VARCHAR AS dt) FROM quarantine ORDER BY dt").to_arrow_table().to_pylist()
+        )
     assert found == quarantine(root)
 
 
@@ -135,7 +140,8 @@ def test_killed_migration_loses_nothing(root: Path, monkeypatch: pytest.MonkeyPa
 
 def test_sql_and_arrow_migrate_alike() -> None:
     example = old_row(rows_of("a.txt", 1)["quarantine"][0])
-    fields = dict.fromkeys(("where", "limit", "kind", "size", "stage", "reason", "path", "name", "value", "line", "table", "partition", "device", "package", "extra"), "x")  # fmt: skip
+    texts = [text for kind in CODES.values() for text in (kind.sentence, kind.remedy)]
+    fields = {name: "x" for text in texts for _, name, _, _ in string.Formatter().parse(text) if name}
     rows = []
     for code in [*CODES, "GONE_CODE"]:
         known = CODES.get(code)
@@ -151,15 +157,17 @@ def test_sql_and_arrow_migrate_alike() -> None:
     for name in ("message", "remedy"):
         assert found[name].to_pylist() == new[name].to_pylist()
     for row, made in zip(rows, new.to_pylist(), strict=True):
-        if row["code"] in CODES and row["message"] == reject_message(row["code"], **fields) and "{" not in made["remedy"]:
+        if (
+            row["code"] in CODES
+            and row["message"] == reject_message(row["code"], **fields)
+            and "{" not in made["remedy"]
+        ):
             assert (made["message"], made["remedy"]) == split_message(row["code"], row["message"])
             assert made["message"] == CODES[row["code"]].sentence.format(**fields)
 
 
 def test_every_major_version_has_its_migration() -> None:
-    wanted = {
-        (table, number) for table in contracts.TABLES for number in range(1, contracts.major(table))
-    }
+    wanted = {(table, number) for table in contracts.TABLES for number in range(1, contracts.major(table))}
     assert wanted == set(MIGRATIONS) and literal("it's") == "'it''s'"
 
 
@@ -184,7 +192,9 @@ def schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         cache.cache_clear()
 
 
-def add_version(schemas: Path, version: str, edit: Callable[[list[dict[str, Any]]], Any], *, release: bool = True) -> None:
+def add_version(
+    schemas: Path, version: str, edit: Callable[[list[dict[str, Any]]], Any], *, release: bool = True
+) -> None:
     """Adds a version of `entities` that is the current one, edited."""
     contract = contracts.load_contract("entities")
     edit(contract["schema"][0]["properties"])
@@ -219,7 +229,9 @@ NEW = {"name": "laterality", "physicalType": "string", "required": False, "descr
 def test_a_change_without_its_bump_is_found(schemas: Path, step: str, edit: Any, problem: str | None) -> None:
     numbers = contracts.version_numbers(contracts.current_version("entities"))
     major, minor, patch = numbers
-    version = {"major": f"{major + 1}.0.0", "minor": f"{major}.{minor + 1}.0", "patch": f"{major}.{minor}.{patch + 1}"}[step]
+    version = {"major": f"{major + 1}.0.0", "minor": f"{major}.{minor + 1}.0", "patch": f"{major}.{minor}.{patch + 1}"}[
+        step
+    ]
     add_version(schemas, version, edit)
     found = contracts.review()
     assert [one for one in found if problem is None or problem not in one] == []
@@ -237,8 +249,8 @@ def test_a_released_version_stays_as_it_is(schemas: Path) -> None:
 
 
 def test_the_data_dictionary_is_that_of_the_contracts() -> None:
-    page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
-    assert page == write_dictionary(), "run `medpipe schema docs > docs/tables.md`"
+    page = (ROOT / "schemas" / "README.md").read_text(encoding="utf-8")
+    assert page == write_dictionary(), "run `medpipe schema docs > schemas/README.md`"
     for table in contracts.TABLES:
         for one in contracts.properties(table):
             assert f"| `{one['name']}` |" in page

@@ -92,7 +92,7 @@ def partition_rows(day: str, notes: int, *, drifted: bool = False, seed: int = 3
     for number, code in enumerate(["OCR_NEEDED", "OCR_NEEDED", "TEXT_EMPTY"]):
         rows["quarantine"].append({
             "record_id": make_id("quarantine", "scans", str(number), "ingest", code), "source": "scans", "record": str(number),
-            "document_id": None, "stage": "ingest", "code": code, "message": "…", "attempt": 1, "run_id": "r-ingest",
+            "document_id": None, "stage": "ingest", "code": code, "message": "…", "remedy": "…", "attempt": 1, "run_id": "r-ingest",
         })  # fmt: skip
     seconds = {"ingest": 0.5, "tag": 8.0, "relate": 4.0, "summarize": 16.0}
     written = {"ingest": "documents", "tag": "entities", "relate": "relations", "summarize": "summaries"}
