@@ -30,6 +30,7 @@ Reads the sources of a day from the landing folder and writes the seven tables o
   begins; of a run by hand, the day of its logical date or, while that is not over, yesterday (UTC).
 - `landing`: folder of the sources, where `{date}` stands for the day; the setting `landing` if empty.
 - `warehouse`: where the tables lie; the setting `warehouse` if empty.
+- `profile`: of the tagger: `fast`, `standard` or `accurate`; the setting `profile` if empty.
 
 **Before the first night**: a pool `gpu` with a slot for each GPU (`airflow pools set gpu 1 "a slot a GPU"`), and
 workers on the queue `gpu`. `MEDPIPE_CPU_STAGES='["ingest"]'` sends a stage to the queue `cpu` and the default pool.
@@ -64,7 +65,7 @@ def gpu_pod() -> dict[str, Any]:
 def settings_of_run() -> Any:
     """Returns the settings with what the run's parameters change."""
     params = get_current_context()["params"]
-    return load_settings(landing=params["landing"], warehouse=params["warehouse"])
+    return load_settings(landing=params["landing"], warehouse=params["warehouse"], profile=params["profile"])
 
 
 @contextmanager
@@ -101,6 +102,9 @@ def without_note_text() -> Iterator[None]:
             None, type=["null", "string"], description="Folder of the sources; {date} stands for the day."
         ),
         "warehouse": Param(None, type=["null", "string"], description="Where the tables lie."),
+        "profile": Param(
+            None, type=["null", "string"], enum=[None, "fast", "standard", "accurate"], description="Of the tagger."
+        ),
     },
     default_args={
         "owner": "medpipe",

@@ -40,12 +40,15 @@ app = typer.Typer(
 )
 schema_app = typer.Typer(help="The contracts of the tables.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
-export_app = typer.Typer(help="The tables in other formats.", no_args_is_help=True)
+export_app = typer.Typer(help="The tables, and models, in other formats.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 
 RUN_JSON = "medpipe.run/1"  # name and major version of the JSON that `medpipe run --json` prints
 
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+ProfileOption = Annotated[
+    str | None, typer.Option(help="fast (bfloat16 where the processor has it), standard or accurate (a larger model).")
+]
 DateOption = Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; today (UTC) if not given.")]
 WarehouseOption = Annotated[Path | None, typer.Option("--warehouse", help="Where the tables lie.")]
 ShardOption = Annotated[str | None, typer.Option(help="I/N: shard I of N (from 1); all if not given.")]
@@ -137,6 +140,7 @@ def run(
     date_column: DateColumn = None,
     type_column: TypeColumn = None,
     device: DeviceOption = None,
+    profile: ProfileOption = None,
     terminology: TerminologyOption = None,
     show: Annotated[int, typer.Option(min=0, help="How many notes to print.")] = 10,
     as_json: JsonOption = False,
@@ -149,6 +153,7 @@ def run(
     settings = load_settings(
         warehouse=out,
         device=device,
+        profile=profile,
         format=format,
         mapping=mapping,
         text_column=text_column,
@@ -193,11 +198,13 @@ def ingest(
     encounter_column: EncounterColumn = None,
     date_column: DateColumn = None,
     type_column: TypeColumn = None,
+    profile: ProfileOption = None,
     terminology: TerminologyOption = None,
 ) -> None:
     """Plans a partition and reads its sources into the work area (stage 1).
 
-    The plan holds what decides the rows of all stages: what --terminology names here, `medpipe tag` must name too.
+    The plan holds what decides the rows of all stages: what --profile and --terminology name here, `medpipe tag`
+    must name too.
     """
     from medpipe import pipeline
 
@@ -211,6 +218,7 @@ def ingest(
         encounter_column=encounter_column,
         date_column=date_column,
         type_column=type_column,
+        profile=profile,
         terminology=as_files(terminology),
     )
     partition = parse_date(date)
@@ -250,10 +258,11 @@ def tag(
     date: DateOption = None,
     shard: ShardOption = None,
     device: DeviceOption = None,
+    profile: ProfileOption = None,
     terminology: TerminologyOption = None,
 ) -> None:
     """Finds the entities of what was ingested (stage 2)."""
-    run_one_stage("tag", warehouse, date, shard, device, terminology=as_files(terminology))
+    run_one_stage("tag", warehouse, date, shard, device, profile=profile, terminology=as_files(terminology))
 
 
 stage_command("relate", "Finds the relations of what was tagged (stage 3).")
@@ -364,22 +373,18 @@ def evaluate(
         typer.Option("--terminology", help="For codes: a terminology, or JSON lines whose mentions are its terms."),
     ] = None,
     device: DeviceOption = None,
+    profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Scores a model on a corpus: exact spans, codes, relations with gold and predicted entities, ROUGE."""
     from medpipe.evaluate import run as scores
 
     check_choice("kind", model_kind, tuple(scores.EVALUATIONS))
-    settings = load_settings(device=device, terminology=as_files(terminology))
+    settings = load_settings(device=device, profile=profile, terminology=as_files(terminology))
     figures = scores.evaluate(
-        model_kind,
-        corpus,
-        model=model,
-        labels=labels,
-        style=style,
-        device=settings.device,
-        terminology=settings.terminology,
-    )
+        model_kind, corpus, model=model, labels=labels, style=style, device=settings.device,
+        profile=settings.profile, terminology=settings.terminology,
+    )  # fmt: skip
     if as_json:
         print(json.dumps(figures))
     else:
@@ -398,15 +403,37 @@ def bench(
         int | None, typer.Option(min=1, help="Length of every note; a mix of 100 to 8,000 if not given.")
     ] = None,
     device: DeviceOption = None,
+    profile: ProfileOption = None,
+    peers: Annotated[
+        list[str] | None,
+        typer.Option("--peers", help="With tag: SCRIPT.py=MODEL of another tagger to compare with; repeatable."),
+    ] = None,
+    peers_python: Annotated[
+        str | None, typer.Option("--peers-python", help="With --peers: the Python of their environment.")
+    ] = None,
+    corpus: Annotated[Path | None, typer.Option(help="With --peers: annotated JSON lines, the text of all.")] = None,
+    model: Annotated[str | None, typer.Option(help="With --peers: our model; trained on the same corpus.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="With --peers: threads of each; default: all.")] = None,
+    words: Annotated[int, typer.Option(min=1, help="With --peers: words of a round.")] = 50_000,
     as_json: JsonOption = False,
 ) -> None:
-    """Measures speed, padding and memory on generated notes, each part in a process of its own."""
+    """Measures speed, padding and memory on generated notes, each part in a process of its own.
+
+    With --peers, measures every profile of the tagger and other taggers on the texts of --corpus, in turn.
+    """
     from medpipe.evaluate import bench as benchmark
 
     if part is not None:
         check_choice("part", part, benchmark.PARTS)
-    settings = load_settings(device=device)
-    figures = benchmark.measure(part, notes=notes, tokens=tokens, device=settings.device, quiet=as_json)
+    if peers:
+        compare_peers(
+            part, peers, peers_python, corpus, as_json=as_json, model=model or "tagger", threads=threads, words=words
+        )
+        return
+    settings = load_settings(device=device, profile=profile)
+    figures = benchmark.measure(
+        part, notes=notes, tokens=tokens, device=settings.device, profile=settings.profile, quiet=as_json
+    )
     if as_json:
         print(json.dumps(figures))
     else:
@@ -415,6 +442,27 @@ def bench(
         from medpipe.report.scores import print_bench
 
         print_bench(Console(), figures)
+
+
+def compare_peers(
+    part: str | None, peers: list[str], python: str | None, corpus: Path | None, *, as_json: bool, **options: Any
+) -> None:
+    """Measures our tagger and others on one corpus and prints the figures."""
+    from medpipe.evaluate.bench_peers import measure_peers
+
+    for name, given in (("--peers", part == "tag"), ("--peers-python", python), ("--corpus", corpus)):
+        if not given:
+            reason = "it belongs to `bench tag`" if name == "--peers" else "--peers needs it"
+            raise MedpipeError("SETTING_INVALID", name=name, reason=reason)
+    figures = measure_peers(Path(str(corpus)), peers=peers, python=str(python), **options)
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        from rich.console import Console
+
+        from medpipe.report.scores import print_peers
+
+        print_peers(Console(), figures)
 
 
 # --- contracts and health -------------------------------------------------------------------
@@ -483,6 +531,17 @@ def export_brat(
     settings = load_settings(warehouse=warehouse)
     partition = parse_date(date) if date is not None else None
     print_counts({**brat.export_brat(settings.warehouse, out, partition=partition)})
+
+
+@export_app.command("int8")
+def export_int8(
+    out: Annotated[Path, typer.Option(help="Folder of the new model; it must be new or empty.")],
+    model: Annotated[str, typer.Option(help="Name of a shipped model, or a folder.")] = "tagger",
+) -> None:
+    """Writes a model with its matrices in eight bits: a quarter of its size in float32, and about the same answers."""
+    from medpipe import weights
+
+    print_counts({**weights.export_int8(model, out)})
 
 
 @app.command()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TYPE_CHECKING, TypeVar
 
 from medpipe.errors import MedpipeError
@@ -57,6 +59,33 @@ def run_halving(
         return [on_failure(items[0])]
     middle = len(items) // 2
     return run_halving(items[:middle], compute, on_failure) + run_halving(items[middle:], compute, on_failure)
+
+
+def map_batches(compute: Callable[[Item], Result], batches: Sequence[Item], device: torch.device) -> list[Result]:
+    """Returns ``compute`` of every batch, in their order; on a CPU every thread of torch's takes batches of its own.
+
+    An operation within ``compute`` then has one thread. Results do not depend on how many threads there are.
+    """
+    import torch
+
+    threads = min(torch.get_num_threads(), len(batches)) if device.type == "cpu" else 1
+    if threads <= 1:
+        return [compute(batch) for batch in batches]
+    ready = Barrier(threads + 1)
+
+    def alone() -> None:
+        torch.get_num_threads()  # a thread takes the number of the process at its first call, and keeps its own then
+        torch.set_num_threads(1)
+        ready.wait()
+
+    mine = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=alone) as pool:
+        try:
+            waiting = [pool.submit(compute, batch) for batch in batches]
+            ready.wait()
+        finally:
+            torch.set_num_threads(mine)
+        return [one.result() for one in waiting]
 
 
 def peak_memory_mb() -> float:

@@ -149,6 +149,16 @@ CODES: dict[str, Code] = {
         EXIT_ENVIRONMENT,
     ),
     "PERMISSION_DENIED": Code("{path} cannot be written.", "Check the permissions.", EXIT_ENVIRONMENT),
+    "PEER_FAILED": Code(
+        "The tagger {name} gave no answer.",
+        "What it says on stderr tells why; --peers-python is the Python of the environment that has the peers.",
+        EXIT_ENVIRONMENT,
+    ),
+    "PROFILE_UNAVAILABLE": Code(
+        "There is no model for the profile {profile} of {model}.",
+        "Use --profile standard or fast, or put the larger model beside it, in a folder NAME-accurate.",
+        EXIT_USAGE,
+    ),
     "DEVICE_UNAVAILABLE": Code("The device {device} is not available.", "Use --device auto or cpu.", EXIT_ENVIRONMENT),
     "EXTRA_MISSING": Code(
         "This needs the package {package}, which is not installed.",

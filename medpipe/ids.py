@@ -7,6 +7,11 @@ that no two lists of parts can run together; written as 32 hexadecimal digits.
 from __future__ import annotations
 
 from hashlib import blake2b
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ID_LENGTH = 32  # hexadecimal digits
 
@@ -22,6 +27,34 @@ def make_id(kind: str, *parts: str | int | None) -> str:
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()
+
+
+def make_ids(kind: str, *columns: pa.Array | str | int) -> pa.StringArray:
+    """Returns ``make_id(kind, *row)`` for every row of some columns: strings, integers, or one value for all rows.
+
+    What is hashed is put together by Arrow, as one column; then the hash is the only Python object of a row.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    size = next(len(column) for column in columns if not isinstance(column, str | int))
+    pieces = [pa.scalar(kind.encode(), pa.binary())]
+    for column in columns:
+        if isinstance(column, str | int):
+            raw = str(column).encode("utf-8", "surrogatepass")
+            pieces.append(pa.scalar(len(raw).to_bytes(8, "little") + raw, pa.binary()))
+            continue
+        raw = pc.fill_null(column.cast(pa.string()).cast(pa.binary()), b"\xff")
+        lengths = pc.binary_length(raw).to_numpy().astype("<i8")
+        length = pa.FixedSizeBinaryArray.from_buffers(pa.binary(8), size, [None, pa.py_buffer(lengths)])
+        pieces += [length.cast(pa.binary()), raw]
+    rows = pc.binary_join_element_wise(*pieces, b"")
+    content = memoryview(rows.buffers()[2] or b"")
+    limits = np.frombuffer(rows.buffers()[1], dtype=np.int32)[: size + 1].tolist()
+    digests = b"".join([blake2b(content[first:last], digest_size=16).digest() for first, last in pairwise(limits)])
+    offsets = np.arange(size + 1, dtype=np.int32) * ID_LENGTH
+    return pa.StringArray.from_buffers(size, pa.py_buffer(offsets), pa.py_buffer(digests.hex().encode()))
 
 
 def hash_text(text: str) -> str:

@@ -41,6 +41,7 @@ from medpipe.lake.publish import PublishInput, publish_partition, recover
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.settings import STAGES, Settings
 from medpipe.tag.codes import Coder, identify_codes
+from medpipe.tag.profiles import identify_tagger
 from medpipe.tag.terminology import as_paths, find_icd10cm
 from medpipe.weights import find_model, identify
 
@@ -192,8 +193,11 @@ def table_mapping(settings: Settings) -> ColumnMapping | None:
 
 def stage_models(settings: Settings) -> dict[str, ModelId]:
     """Returns the identity of each stage's model, without loading it."""
-    names = {"tag": settings.tagger, "relate": settings.relations, "summarize": settings.summarizer}
-    return {stage: identify(find_model(name)) for stage, name in names.items()}
+    return {
+        "tag": identify_tagger(settings.tagger, settings.profile),
+        "relate": identify(find_model(settings.relations)),
+        "summarize": identify(find_model(settings.summarizer)),
+    }
 
 
 def _measure(source: Source) -> tuple[int, str]:
@@ -290,7 +294,7 @@ def load_stage(stage: str, settings: Settings) -> Stage:
         from medpipe.tag.stage import Tagger
 
         coder = Coder.load(as_paths(settings.terminology), icd10cm=find_icd10cm())
-        return Tagger.load(settings.tagger, device=device, token_budget=budget, coder=coder)
+        return Tagger.load(settings.tagger, device=device, profile=settings.profile, token_budget=budget, coder=coder)
     if stage == "relate":
         from medpipe.relate.stage import Relater
 

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from medpipe.errors import MedpipeError
 
+PROFILES = ("fast", "standard", "accurate")
 STAGES = ("ingest", "tag", "relate", "summarize")
 
 
@@ -25,6 +26,10 @@ class Settings(BaseSettings):
 
     warehouse: Path = Field(Path("medpipe-out"), description="Where the tables lie.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
+
+    profile: Literal["fast", "standard", "accurate"] = Field(
+        "standard", description="Of the tagger: in bfloat16, as it is, or the larger model beside it."
+    )
 
     tagger: str = Field("tagger", description="Name of a shipped model, or a folder.")
     relations: str = Field("relations", description="Name of a shipped model, or a folder.")

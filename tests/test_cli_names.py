@@ -14,19 +14,19 @@ COLUMNS = {
     "--mapping", "--text-column", "--id-column", "--patient-column", "--encounter-column", "--date-column", "--type-column",
 }  # fmt: skip
 PROMISED = {
-    "run": {"--out", "--date", "--format", "--device", "--json", "--quiet", "--show", "--terminology", *COLUMNS},
-    "ingest": {"--warehouse", "--date", "--shard", "--format", "--terminology", *COLUMNS},
-    "tag": {"--warehouse", "--date", "--shard", "--device", "--terminology"},
+    "run": {"--out", "--date", "--format", "--device", "--json", "--quiet", "--profile", "--show", "--terminology", *COLUMNS},
+    "ingest": {"--warehouse", "--date", "--shard", "--format", "--terminology", "--profile", *COLUMNS},
+    "tag": {"--warehouse", "--date", "--shard", "--device", "--terminology", "--profile"},
     "relate": {"--warehouse", "--date", "--shard", "--device"},
     "summarize": {"--warehouse", "--date", "--shard", "--device"},
     "publish": {"--warehouse", "--date"},
     "train": {"--config", "--corpora", "--out", "--resume", "--device", "--from", "--model", "--labels", "--hold", "--notes"},
-    "evaluate": {"--corpus", "--model", "--labels", "--style", "--terminology", "--device", "--json"},
-    "bench": {"--notes", "--tokens", "--device", "--json"},
+    "evaluate": {"--corpus", "--model", "--labels", "--style", "--terminology", "--device", "--json", "--profile"},
+    "bench": {"--notes", "--tokens", "--device", "--json", "--profile", "--peers", "--peers-python", "--corpus", "--model", "--threads", "--words"},
     "doctor": {"--warehouse", "--json"},
 }
 PROMISED_SCHEMA = {"list", "show", "check", "diff"}
-PROMISED_EXPORT = {"brat": {"--warehouse", "--date", "--out"}}
+PROMISED_EXPORT = {"brat": {"--warehouse", "--date", "--out"}, "int8": {"--model", "--out"}}
 
 
 @pytest.mark.parametrize("name", PROMISED)
@@ -67,6 +67,9 @@ def test_help_is_light() -> None:
         (["train", "relations", "--from", ".", "--out", "m"], 2, "SETTING_INVALID"),
         (["train", "tagger", "--from", "none", "--out", "m"], 3, "CORPUS_NOT_FOUND"),
         (["evaluate", "tagger", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
+        (["bench", "tag", "--peers", "x.py=y"], 2, "--peers-python"),
+        (["bench", "run", "--peers", "x.py=y"], 2, "SETTING_INVALID"),
+        (["run", "x", "--profile", "best"], 2, "SETTING_INVALID"),
         (["evaluate", "codes", "--corpus", "no.jsonl"], 3, "CORPUS_NOT_FOUND"),
         (["export", "brat", "--warehouse", "none", "--out", "folder"], 3, "WAREHOUSE_INVALID"),
         (["nonsense"], 2, "nonsense"),

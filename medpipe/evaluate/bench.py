@@ -80,7 +80,9 @@ def write_sources(folder: Path, count: int, tokens: int | None) -> int:
     return (folder / "notes.ndjson").stat().st_size
 
 
-def measure(part: str | None, *, notes: int, tokens: int | None, device: str, quiet: bool = False) -> dict[str, Any]:
+def measure(
+    part: str | None, *, notes: int, tokens: int | None, device: str, profile: str = "standard", quiet: bool = False
+) -> dict[str, Any]:
     """Measures one part or all, each in a fresh process.
 
     Returns:
@@ -93,13 +95,14 @@ def measure(part: str | None, *, notes: int, tokens: int | None, device: str, qu
         if not quiet:
             print(f"measuring {name} …", file=sys.stderr)
         figures[name] = _fresh_process(
-            [sys.executable, "-m", __spec__.name, name, str(notes), str(tokens or 0), device]
+            [sys.executable, "-m", __spec__.name, name, str(notes), str(tokens or 0), device, profile]
         )
     if "ingest" in figures:
-        command = [sys.executable, "-m", __spec__.name, "formats", str(notes), str(tokens or 0), device]
+        command = [sys.executable, "-m", __spec__.name, "formats", str(notes), str(tokens or 0), device, profile]
         figures["ingest"]["formats"] = _fresh_process(command)
     figures["machine"] = f"{platform.machine()}, {cpu_count()} processors, Python {platform.python_version()}"
     figures["device"] = device
+    figures["profile"] = profile
     figures["cold_start_s"] = round(measure_cold_start(device), 2)
     return figures
 
@@ -131,7 +134,7 @@ def measure_cold_start(device: str) -> float:
         return time.perf_counter() - started
 
 
-def measure_part(part: str, notes: int, tokens: int | None, device: str) -> dict[str, Any]:
+def measure_part(part: str, notes: int, tokens: int | None, device: str, profile: str = "standard") -> dict[str, Any]:
     """Measures one part in this process."""
     from medpipe import pipeline
     from medpipe.settings import STAGES, load_settings
@@ -141,7 +144,7 @@ def measure_part(part: str, notes: int, tokens: int | None, device: str) -> dict
         folder = Path(name)
         size = write_sources(folder, notes, tokens)
         length = sum(len(tokenize(text)) for text in generate_notes(notes, tokens=tokens))
-        settings = load_settings(warehouse=folder / "warehouse", device=device)
+        settings = load_settings(warehouse=folder / "warehouse", device=device, profile=profile)
         warm_up(folder / "warm", settings)
         night = pipeline.plan(settings, "2026-01-01", [str(folder / "notes.ndjson")])
         before = STAGES[: STAGES.index(part)] if part != "run" else ()
@@ -213,8 +216,8 @@ def warm_up(folder: Path, settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    part, notes, tokens, device = sys.argv[1:5]
+    part, notes, tokens, device, profile = sys.argv[1:6]
     if part == "formats":
         print(json.dumps(measure_formats(int(notes), int(tokens) or None)))
     else:
-        print(json.dumps(measure_part(part, int(notes), int(tokens) or None, device)))
+        print(json.dumps(measure_part(part, int(notes), int(tokens) or None, device, profile)))

@@ -24,11 +24,14 @@ def evaluate(
     labels: Path | None,
     style: str | None = None,
     device: str,
+    profile: str = "standard",
     terminology: tuple[Path, ...] | Path = (),
 ) -> dict[str, Any]:
     """Returns the scores of a model on a corpus, as fractions of one; ``model`` None is the shipped one."""
     module, function = EVALUATIONS[kind]
     options: dict[str, Any] = {"device": device} if kind not in ("assertion", "codes") else {}
+    if kind == "tagger":
+        options["profile"] = profile
     if kind == "codes":
         options["terminology"] = terminology
     if model is not None:

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from medpipe.errors import MedpipeError
 from medpipe.learn.corpora import AnnotatedDocument, read_documents
 from medpipe.tag.fragments import Interval, cut_out, find_fragments, find_gaps
+from medpipe.tag.profiles import find_tagger
 from medpipe.tag.stage import Tagger
-from medpipe.weights import find_model, read_config
+from medpipe.weights import read_config
 
 Span = tuple[int, int, str]  # start, end, label
 Fragments = tuple[tuple[Interval, ...], str]  # parts, label
@@ -150,6 +151,7 @@ def evaluate_tagger(
     labels: Path | None = None,
     style: str | None = None,
     device: str = "auto",
+    profile: str = "standard",
 ) -> dict[str, Any]:
     """Scores a tagger on an annotated corpus.
 
@@ -162,6 +164,7 @@ def evaluate_tagger(
         labels: TOML file with a table ``labels`` (type -> label) and optionally a list ``annotates``.
         style: of the model's config; ``None``: that of the corpus, where the model knows it, else the first.
         device: auto, cpu, cuda or cuda:N.
+        profile: fast, standard or accurate.
 
     Returns:
         ``micro``, ``labels`` (by name), ``nested`` and ``discontinuous`` (all parts right), each with ``precision``,
@@ -169,11 +172,11 @@ def evaluate_tagger(
 
     Raises:
         MedpipeError: CORPUS_NOT_FOUND, CORPUS_INVALID, CONFIG_INVALID, MODEL_NOT_FOUND, MODEL_INVALID,
-            DEVICE_UNAVAILABLE.
+            DEVICE_UNAVAILABLE, PROFILE_UNAVAILABLE.
     """
     documents = read_documents(corpus)
-    tagger = Tagger.load(model, device=device)
-    config = read_config(find_model(model))
+    tagger = Tagger.load(model, device=device, profile=profile)
+    config = read_config(find_tagger(model, profile))
     tagger.style = find_style(corpus, config, style)
     label_map = find_label_map(corpus, config, labels)
     if label_map.gold is None:  # identity: what the corpus annotates is what stands in it

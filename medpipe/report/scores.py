@@ -41,9 +41,22 @@ def print_bench(console: Console, figures: Mapping[str, Any]) -> None:
         for format, row in formats.items():
             table.add_row(format, *(_shown(value) for value in row.values()))
         console.print(table)
-    for name in ("machine", "device", "cold_start_s"):
+    for name in ("machine", "device", "profile", "cold_start_s"):
         if name in figures:
             console.print(f"{name}: {figures[name]}")
+
+
+def print_peers(console: Console, figures: Mapping[str, Any]) -> None:
+    """Prints the figures of ``medpipe bench tag --peers``: a row for each tagger, ratios of ours to each peer."""
+    ratios = figures["ratios"]
+    peers = list(next(iter(ratios.values()), {}))
+    columns = ("words/s", "words/CPU s", "F1", *(f"× {peer}" for peer in peers))
+    table = Table("", *(Column(name, justify="right") for name in columns))
+    for name, row in figures["taggers"].items():
+        times = [f"{ratios[name][peer]:.1f}" if name in ratios else "" for peer in peers]
+        table.add_row(name, f"{row['words_per_s']:,}", f"{row['words_per_cpu_s']:,}", f"{100 * row['f1']:.1f}", *times)
+    console.print(table)
+    console.print(f"{figures['words']:,} words a round, {figures['threads']} threads; {figures['machine']}")
 
 
 def _shown(value: Any) -> str:

@@ -28,6 +28,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -170,20 +171,23 @@ class Matches:
     kind: np.ndarray  # shape: (matches,), int64
 
 
-def number_words(strings: Sequence[str], letters: np.ndarray, words: Mapping[str, int]) -> np.ndarray:
-    """Returns the number of every token's word.
+def describe_words(strings: Sequence[str], words: Mapping[str, int]) -> np.ndarray:
+    """Returns what the cues have to know of words.
 
     Args:
-        strings: the tokens.
-        letters: shape: (tokens,); the code points they begin with.
+        strings: the words, or tokens.
         words: the vocabulary of the cues.
 
     Returns:
-        shape: (tokens,), int64.
+        shape: (len(strings), 2), int64: its number in the vocabulary; 1 if it begins with a letter, else 0.
     """
+    described = np.empty((len(strings), 2), dtype=np.int64)
+    letters = np.fromiter(map(ord, map(itemgetter(0), strings)), dtype=np.int64, count=len(strings))
     found = map(words.get, map(str.lower, strings), itertools.repeat(UNKNOWN))
-    numbers = np.fromiter(found, dtype=np.int64, count=len(strings))
-    return np.where((letters >= ord("0")) & (letters <= ord("9")), NUMBER, numbers)
+    described[:, 0] = np.fromiter(found, dtype=np.int64, count=len(strings))
+    described[(letters >= ord("0")) & (letters <= ord("9")), 0] = NUMBER
+    described[:, 1] = letters >= ord("A")
+    return described
 
 
 def find_phrases(cues: Cues, numbers: np.ndarray, sentence: np.ndarray) -> Matches:
@@ -191,7 +195,7 @@ def find_phrases(cues: Cues, numbers: np.ndarray, sentence: np.ndarray) -> Match
 
     Args:
         cues: the compiled cues.
-        numbers: shape: (tokens,); what ``number_words`` gave.
+        numbers: shape: (tokens,); of ``describe_words``.
         sentence: shape: (tokens,); the sentence of every token.
     """
     start = np.flatnonzero(numbers != UNKNOWN)
@@ -310,49 +314,76 @@ class Assertion:
         section_names: Sequence[Sequence[str]],
     ) -> list[np.ndarray]:
         """Does ``assert_entities`` for many texts at once: the same answers, sooner."""
-        cues = self.cues
-        entities = np.cumsum([0, *map(len, starts)])
-        shift = np.cumsum([0, *map(len, tokens)])
-        count = int(shift[-1])
-        if count == 0 or entities[-1] == 0:
-            return [np.zeros((len(of), len(ASSERTIONS)), dtype=bool) for of in starts]
-        # shape: (tokens of all texts,)
-        letters = np.concatenate([first_letters(text, of) for text, of in zip(texts, tokens, strict=True)])
+        names = list(dict.fromkeys(name for of in section_names for name in of))
+        numbers = {name: number for number, name in enumerate(names)}
         strings = [word for text, of in zip(texts, tokens, strict=True) for word in of.strings(text)]
+        words = describe_words(strings, self.cues.words)
+        counts = np.array([len(of) for of in starts], dtype=np.int64)
+        none = np.zeros(0, dtype=np.int64)
+        asserted = self.assert_mentions(
+            words,
+            tokens,
+            sentences,
+            np.repeat(np.arange(len(texts)), counts),
+            np.concatenate([none, *starts]),
+            np.concatenate([none, *ends]),
+            np.array([numbers[name] for of in section_names for name in of], dtype=np.int64),
+            names,
+        )
+        return np.split(asserted, np.cumsum(counts)[:-1]) if len(texts) else []
+
+    def assert_mentions(
+        self,
+        words: np.ndarray,
+        tokens: Sequence[Tokens],
+        sentences: Sequence[np.ndarray],
+        text: np.ndarray,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        section: np.ndarray,
+        section_names: Sequence[str],
+    ) -> np.ndarray:
+        """Returns what is asserted of the mentions of some texts.
+
+        Args:
+            words: shape: (tokens of all texts, 2), int64; what ``describe_words`` says of each.
+            tokens: of every text.
+            sentences: of every text; shape: (sentences, 2); token intervals.
+            text: shape: (entities,), int64; which text each is of.
+            starts: shape: (entities,), int64; code points.
+            ends: shape: (entities,), int64.
+            section: shape: (entities,), int64; the place of the name of each entity's section in ``section_names``.
+            section_names: canonical names; "body" for what is in no section.
+
+        Returns:
+            shape: (entities, ASSERTIONS), bool.
+        """
+        cues = self.cues
+        count = len(words)
+        if count == 0 or len(text) == 0:
+            return np.zeros((len(text), len(ASSERTIONS)), dtype=bool)
+        numbers, is_word = words[:, 0], words[:, 1]
+        sizes = [len(of) for of in tokens]
+        shift = np.cumsum([0, *sizes])
         # shape: (sentences of all texts, 2)
         limits = np.concatenate([of + by for of, by in zip(sentences, shift[:-1], strict=True)])
-        sentence = np.searchsorted(limits[:, 1], np.arange(count), side="right")
-        matches = find_phrases(cues, number_words(strings, letters, cues.words), sentence)
+        sentence = np.repeat(np.arange(len(limits)), limits[:, 1] - limits[:, 0])
+        matches = find_phrases(cues, numbers, sentence)
         before, after = paint_scopes(cues, matches, limits, sentence)
         by_start = asserted_at(cues, matches, cues.begins, count)
+        # One key for text and character, so that all texts are looked up at once.
+        base = np.repeat(np.arange(len(tokens)) << 32, sizes)
         # shape: (entities of all texts,); a mention's first token, and the one after its last
-        first = np.concatenate(
-            [
-                np.searchsorted(of.end, at, side="right") + by
-                for of, at, by in zip(tokens, starts, shift[:-1], strict=True)
-            ]
-        )
-        stop = np.concatenate(
-            [
-                np.searchsorted(of.start, at, side="left") + by
-                for of, at, by in zip(tokens, ends, shift[:-1], strict=True)
-            ]
-        )
+        first = np.searchsorted(base + np.concatenate([of.end for of in tokens]), (text << 32) + starts, side="right")
+        stop = np.searchsorted(base + np.concatenate([of.start for of in tokens]), (text << 32) + ends, side="left")
         empty = first >= stop  # no token is in it: nothing but its section says anything of it
         first, stop = np.where(empty, 0, first), np.where(empty, 1, stop)
-        words = np.append(0, np.cumsum(letters >= ord("A")))  # how many words stand before a token
+        before_it = np.append(0, np.cumsum(is_word))  # how many words stand before a token
         around = limits[sentence[first]]
-        others = words[around[:, 1]] - words[around[:, 0]] - (words[stop] - words[first])
-        names = [name for of in section_names for name in of]
-        alone = (others == 0) & np.array([name == NO_SECTION for name in names])
+        others = before_it[around[:, 1]] - before_it[around[:, 0]] - (before_it[stop] - before_it[first])
+        alone = (others == 0) & np.array([name == NO_SECTION for name in section_names])[section]
         by_itself = asserted_at(cues, matches, cues.alone, count)[first] & alone[:, None]
         silent = np.zeros(len(ASSERTIONS), dtype=bool)
-        by_section = np.array([cues.sections.get(name, silent) for name in names])
+        by_section = np.array([cues.sections.get(name, silent) for name in section_names])[section]
         asserted = before[first] | after[stop - 1] | by_start[first] | by_itself
-        asserted = (asserted & ~empty[:, None]) | by_section
-        return np.split(asserted, entities[1:-1])
-
-
-def first_letters(text: str, tokens: Tokens) -> np.ndarray:
-    """Returns the code point that every token begins with; shape: (tokens,), uint32."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)[tokens.start]
+        return (asserted & ~empty[:, None]) | by_section

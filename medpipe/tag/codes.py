@@ -19,10 +19,11 @@ import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from medpipe.errors import MedpipeError
 from medpipe.ids import hash_file, make_id
@@ -407,6 +408,10 @@ class Coder:
             terminology.read_terminology(path, terms)
         return cls(terms, Reranker.load(), icd10cm=icd10cm)
 
+    def serves(self, label: str) -> bool:
+        """Returns whether there are terms for mentions of a label."""
+        return label in self.lists or label in self.waiting
+
     def list_of(self, label: str) -> CodeList | None:
         """Returns the terms for mentions of a label; None where there are none."""
         if label in self.waiting and self.icd10cm is not None:
@@ -452,11 +457,7 @@ class Coder:
             starts: their offsets.
             labels: of the mentions; those that are not CODED get None.
         """
-        wanted = [
-            place
-            for place, label in enumerate(labels)
-            if (label in self.lists or label in self.waiting) and len(mentions[place]) <= LONGEST
-        ]
+        wanted = [place for place, label in enumerate(labels) if self.serves(label) and len(mentions[place]) <= LONGEST]
         full = expand_mentions(text, [mentions[at] for at in wanted], [starts[at] for at in wanted])
         found: list[Code | None] = [None] * len(mentions)
         for place, expanded in zip(wanted, full, strict=True):
@@ -480,37 +481,47 @@ def identify_codes(paths: Sequence[Path]) -> list[str]:
     return [*found, f"rules {_hash_data()}"] if found else []
 
 
-def code_mentions(
+def code_columns(
     coder: Coder | None,
     texts: Sequence[str],
-    parts: Sequence[slice],
-    mentions: Sequence[str],
-    starts: Sequence[int],
+    text: np.ndarray,
+    starts: np.ndarray,
+    mentions: pa.StringArray,
+    label: np.ndarray,
     labels: Sequence[str],
-) -> list[Code | None]:
-    """Returns the code of each mention of some texts.
+) -> dict[str, pa.Array]:
+    """Returns the three columns of ``entities`` that say which code each mention has.
 
     Args:
         coder: None where there is no terminology.
         texts: the notes.
-        parts: which of the mentions are of each note, in order.
+        text: shape: (mentions,), int64; which note each is of; ascending.
+        starts: shape: (mentions,), int64; their offsets in their notes.
         mentions: as written.
-        starts: their offsets in their notes.
-        labels: of the mentions.
+        label: shape: (mentions,), int64; places in ``labels``.
+        labels: all there are.
     """
-    if coder is None:
-        return [None] * len(mentions)
-    return [
+    coded = [number for number, name in enumerate(labels) if coder is not None and coder.serves(name)]
+    wanted = np.flatnonzero(np.isin(label, coded))
+    written = mentions.take(pa.array(wanted)).to_pylist()
+    at, names = starts[wanted].tolist(), [labels[number] for number in label[wanted]]
+    # Where the mentions of each note begin among the wanted ones.
+    limits = np.searchsorted(text[wanted], np.arange(len(texts) + 1)).tolist()
+    found = [
         code
-        for text, part in zip(texts, parts, strict=True)
-        for code in coder.code_text(text, mentions[part], starts[part], labels[part])
+        for note, (first, last) in zip(texts, pairwise(limits), strict=True)
+        if coder is not None and first < last
+        for code in coder.code_text(note, written[first:last], at[first:last], names[first:last])
     ]
-
-
-def code_columns(found: Sequence[Code | None]) -> dict[str, list[Any]]:
-    """Returns the three columns of ``entities``."""
+    place = np.full(len(label), -1)
+    place[wanted] = np.arange(len(wanted))
+    line = pa.array(place, mask=place < 0)
+    columns = (
+        ("code_system", "system", pa.string()),
+        ("code", "code", pa.string()),
+        ("code_score", "score", pa.float64()),
+    )
     return {
-        "code_system": [code.system if code else None for code in found],
-        "code": [code.code if code else None for code in found],
-        "code_score": [code.score if code else None for code in found],
+        column: pa.array([getattr(code, name, None) for code in found], kind).take(line)
+        for column, name, kind in columns
     }

@@ -13,6 +13,8 @@ TAGS = ("O", "B", "I", "E", "S")
 OUTSIDE, BEGIN, INSIDE, END, SINGLE = range(len(TAGS))
 # What a forbidden transition costs: enough to never be taken, small enough for float16 on disk.
 FORBIDDEN = -10_000.0
+# By how much a tag has to lose before rounding cannot make it win: sums over a sentence have errors of about 1e-4.
+MARGIN = 0.01
 
 
 def allowed_transitions() -> tuple[Tensor, Tensor, Tensor]:
@@ -31,6 +33,31 @@ def allowed_transitions() -> tuple[Tensor, Tensor, Tensor]:
     ends = torch.zeros(len(TAGS), dtype=torch.bool)
     ends[closed] = True
     return transitions, starts, ends
+
+
+def may_hold_entities(emissions: Tensor, transitions: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """Returns which chains may hold an entity; the best path of all others is OUTSIDE throughout, whatever else.
+
+    Against the path that stays outside, an entity gains at each of its tokens what the tag scores more than OUTSIDE and
+    at most the best transition into the tag, and out of it. Where neither a single token nor the best begin, the best
+    end and all that is gained inside come to more than nothing, no path is better than the one that stays outside.
+
+    Args:
+        emissions: shape: (…, time, chains, tags).
+        transitions: shape: (tags, tags), from and to.
+        starts: shape: (tags,).
+        ends: shape: (tags,).
+
+    Returns:
+        shape: (…, chains), bool.
+    """
+    stay = transitions[OUTSIDE, OUTSIDE]
+    into = torch.maximum((transitions - stay).amax(0), starts - starts[OUTSIDE])  # shape: (tags,)
+    out = torch.maximum(transitions[:, OUTSIDE] - stay, ends - ends[OUTSIDE]).clamp(min=0)
+    gain = emissions - emissions[..., OUTSIDE : OUTSIDE + 1] + (into + out)
+    best = gain.amax(-3)  # shape: (…, chains, tags)
+    inside = gain[..., INSIDE].clamp(min=0).sum(-2)
+    return (best[..., SINGLE] > -MARGIN) | (best[..., BEGIN] + inside + best[..., END] > -MARGIN)
 
 
 def viterbi(emissions: Tensor, lengths: Tensor, transitions: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
@@ -88,17 +115,31 @@ def span_log_probabilities(
         shape: (spans,).
     """
     time, chains, tags = emissions.shape
-    forward = [starts + emissions[0]]
+    # Sums of exponentials, brought back to a largest one of 1 at every step: the steps are products of small matrices
+    # then, several times faster than log-sum-exp. What a step is divided by is kept as a logarithm.
+    peak = emissions.amax(2)  # shape: (time, chains)
+    weight = (emissions - peak.unsqueeze(2)).exp()
+    matrix = transitions.exp()
+    state, scale = _scaled(starts.exp() * weight[0])
+    forward, forward_scales = [state], [scale]
     for step in range(1, time):
-        forward.append(torch.logsumexp(forward[-1].unsqueeze(2) + transitions, dim=1) + emissions[step])
-    backward = [ends.expand(chains, tags)]
+        state, scale = _scaled((state @ matrix) * weight[step])
+        forward.append(state)
+        forward_scales.append(scale)
+    leaving = ends.exp().expand(chains, tags)
+    back = matrix.t().contiguous()
+    state, nothing = leaving, torch.zeros_like(scale)
+    backward, backward_scales = [state], [nothing]
     for step in range(time - 2, -1, -1):
-        # shape: (chains, from, to) -> (chains, from)
-        before = torch.logsumexp(transitions + (emissions[step + 1] + backward[-1]).unsqueeze(1), dim=2)
+        before, scale = _scaled((state * weight[step + 1]) @ back)
         # Behind its end a chain has nothing but its end score.
-        backward.append(torch.where((lengths - 1 > step).unsqueeze(1), before, ends))
-    alpha = torch.stack(forward)  # shape: (time, chains, tags)
-    beta = torch.stack(backward[::-1])
+        inside = lengths - 1 > step
+        state = torch.where(inside.unsqueeze(1), before, leaving)
+        backward.append(state)
+        backward_scales.append(torch.where(inside, scale + peak[step + 1], nothing))
+    alpha = torch.stack(forward).log() + (torch.stack(forward_scales) + peak).cumsum(0).unsqueeze(2)
+    # shape: (time, chains, tags)
+    beta = (torch.stack(backward).log() + torch.stack(backward_scales).cumsum(0).unsqueeze(2)).flip(0)
     partition = torch.logsumexp(alpha[0] + beta[0], dim=1)  # shape: (chains,)
 
     # Running score of the path, so that the score inside a span is a difference.
@@ -111,6 +152,12 @@ def span_log_probabilities(
     entry = alpha[first, chain, steps[first, chain]]
     leave = beta[last, chain, steps[last, chain]]
     return (entry + inner + leave - partition[chain]).clamp(max=0.0)
+
+
+def _scaled(state: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what makes the largest of every chain 1, and the logarithm of what it was divided by."""
+    largest = state.amax(1, keepdim=True)
+    return state / largest, largest.squeeze(1).log()
 
 
 def read_spans(path: Tensor) -> Tensor:
@@ -126,3 +173,19 @@ def read_spans(path: Tensor) -> Tensor:
     opening = ((path == BEGIN) | (path == SINGLE)).nonzero()
     closing = ((path == END) | (path == SINGLE)).nonzero()
     return torch.cat([opening, closing[:, 1:]], dim=1)
+
+
+def every_span(path: Tensor) -> tuple[Tensor, Tensor]:
+    """Does what ``read_spans`` does without asking how many spans there are: on a GPU that would be waited for.
+
+    Returns:
+        For every token of every chain the span that would end there: chain, first and last token, shape:
+        (chains * time, 3), int64; and whether one does, shape: (chains * time,), bool.
+    """
+    chains, time = path.shape
+    steps = torch.arange(time, device=path.device).expand(chains, time)
+    opening = (path == BEGIN) | (path == SINGLE)
+    closing = (path == END) | (path == SINGLE)
+    first = torch.where(opening, steps, 0).cummax(1).values  # the last opening up to here
+    chain = torch.arange(chains, device=path.device)[:, None].expand(chains, time)
+    return torch.stack([chain, first, steps], dim=2).reshape(-1, 3), closing.reshape(-1)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from medpipe.tag.crf import OUTSIDE, read_spans, span_log_probabilities, viterbi
+from medpipe.tag.crf import OUTSIDE, every_span, may_hold_entities, read_spans, span_log_probabilities, viterbi
 from medpipe.tag.network import TaggerNetwork
 
 
@@ -35,45 +35,104 @@ class Spans:
         return Spans(*(getattr(self, name)[chosen] for name in ("text", "start", "end", "label", "score")))
 
 
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """The chains of some rows that may hold an entity, on their device."""
+
+    scores: Tensor  # shape: (time, chains, tags), float32
+    lengths: Tensor  # shape: (chains,), int64
+    row: Tensor  # shape: (chains,), int64
+    label: Tensor  # shape: (chains,), int64
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found in some chains, on their device. On CUDA there are lines that are no entity: see ``kept``."""
+
+    places: Tensor  # shape: (lines, 4), int64: row, first token, last token, label
+    logs: Tensor  # shape: (lines,), float64: log-probability
+    kept: Tensor  # shape: (lines,), bool: it is an entity
+
+
 @torch.inference_mode()
-def decode_rows(network: TaggerNetwork, emissions: Tensor, lengths: Tensor, labels: int) -> np.ndarray:
-    """Returns the entities of a batch of rows.
+def choose_chains(network: TaggerNetwork, emissions: Tensor, lengths: Tensor, labels: int) -> Chains:
+    """Returns the chains of a batch of rows, all labels and levels side by side; most of them hold nothing.
+
+    On CUDA those stay in: what depends on values has an unknown size, for which the host would have to wait.
 
     Args:
         network: whose transitions are used.
         emissions: shape: (batch, time, labels, levels, tags).
         lengths: shape: (batch,).
         labels: how many labels are wanted, from the first; what stands behind them is not decoded.
+    """
+    batch, time, _, levels, tags = emissions.shape
+    crf = network.crf
+    # shape: (batch, time, labels * levels, tags)
+    scores = emissions[:, :, :labels].reshape(batch, time, labels * levels, tags).float()
+    if has_to_wait(scores):
+        wanted = torch.arange(batch * labels * levels, device=scores.device)
+        row, part = wanted.div(labels * levels, rounding_mode="floor"), wanted % (labels * levels)
+    else:
+        some = may_hold_entities(scores, crf.transitions, crf.start_transitions, crf.end_transitions)
+        row, part = some.nonzero().unbind(1)
+    # shape: (chains, time, tags) -> (time, chains, tags)
+    scores = scores.transpose(1, 2)[row, part].transpose(0, 1)
+    return Chains(scores, lengths[row], row, part.div(levels, rounding_mode="floor"))
+
+
+def join_chains(parts: Sequence[Chains], shifts: Sequence[int]) -> Chains:
+    """Returns the chains of several batches as those of one; rows of a batch are moved by its shift."""
+    time = max(part.scores.shape[0] for part in parts)
+    scores = torch.cat([nn.functional.pad(one.scores, (0, 0, 0, 0, 0, time - len(one.scores))) for one in parts], dim=1)
+    row = torch.cat([part.row + shift for part, shift in zip(parts, shifts, strict=True)])
+    return Chains(scores, torch.cat([part.lengths for part in parts]), row, torch.cat([part.label for part in parts]))
+
+
+@torch.inference_mode()
+def decode_chains(network: TaggerNetwork, chains: Chains) -> Found:
+    """Finds the entities of some chains; on CUDA nothing is waited for, ``collect`` waits once for many batches."""
+    crf = network.crf
+    weights = crf.transitions, crf.start_transitions, crf.end_transitions
+    scores, lengths, row, label = chains.scores, chains.lengths, chains.row, chains.label
+    path = viterbi(scores, lengths, *weights)
+    if has_to_wait(scores):
+        spans, kept = every_span(path)
+    else:
+        filled = (path != OUTSIDE).any(1).nonzero().squeeze(1)
+        path, scores, lengths, row, label = path[filled], scores[:, filled], lengths[filled], row[filled], label[filled]
+        spans = read_spans(path)
+        kept = torch.ones(len(spans), dtype=torch.bool)
+    # In float64: these are small differences of sums over a whole sentence.
+    transitions, starts, ends = (values.double() for values in weights)
+    logs = span_log_probabilities(scores.double(), lengths, transitions, starts, ends, path, spans)
+    chain, first, last = spans.unbind(1)
+    return Found(torch.stack([row[chain], first, last, label[chain]], dim=1), logs, kept)
+
+
+def has_to_wait(values: Tensor) -> bool:
+    """Returns whether the host would have to wait for the device to know how many of ``values`` are chosen."""
+    return values.is_cuda
+
+
+def no_entities(device: torch.device) -> Found:
+    """Returns what is found where nothing is."""
+    none = torch.zeros(0, dtype=torch.long, device=device)
+    return Found(none.view(0, 4), none.double(), none.bool())
+
+
+def collect(found: Sequence[Found]) -> tuple[np.ndarray, np.ndarray]:
+    """Brings what was found in some batches from their device, all at once.
 
     Returns:
-        shape: (entities, 5), float64: row of the batch, first token, last token, label, log-probability.
+        As in ``Found``: places, shape: (entities, 4), int64; log-probabilities, shape: (entities,), float64.
     """
-    time, levels, count = emissions.shape[1], emissions.shape[3], emissions.shape[4]
-    crf = network.crf
-    # shape: (time, batch * labels * levels, tags)
-    scores = emissions[:, :, :labels].permute(1, 0, 2, 3, 4).reshape(time, -1, count).float()
-    chain_lengths = lengths.repeat_interleave(labels * levels)
-    transitions, starts, ends = crf.transitions, crf.start_transitions, crf.end_transitions
-    path = viterbi(scores, chain_lengths, transitions, starts, ends)
-    # Most chains hold nothing; the probabilities are computed for the others only, in float64: they are small
-    # differences of sums over a whole sentence.
-    filled = (path != OUTSIDE).any(1).nonzero().squeeze(1)
-    path = path[filled]
-    spans = read_spans(path)
-    logs = span_log_probabilities(
-        scores[:, filled].double(),
-        chain_lengths[filled],
-        transitions.double(),
-        starts.double(),
-        ends.double(),
-        path,
-        spans,
-    )
-    chain = filled[spans[:, 0]]
-    row = chain.div(labels * levels, rounding_mode="floor")
-    label = chain.div(levels, rounding_mode="floor") % labels
-    found = torch.stack([row, spans[:, 1], spans[:, 2], label], dim=1).double()
-    return np.asarray(torch.cat([found, logs[:, None]], dim=1).cpu().numpy())
+    if not found:
+        return np.zeros((0, 4), dtype=np.int64), np.zeros(0)
+    kept = torch.cat([one.kept for one in found]).nonzero().squeeze(1)
+    places = torch.cat([one.places for one in found])[kept]
+    logs = torch.cat([one.logs for one in found])[kept]
+    return places.cpu().numpy(), logs.cpu().numpy()
 
 
 def sort_spans(text: np.ndarray, start: np.ndarray, end: np.ndarray, label: np.ndarray, score: np.ndarray) -> Spans:
@@ -121,47 +180,73 @@ def calibrate(log_probability: np.ndarray, slope: float | np.ndarray, intercept:
     return np.round(1 / (1 + np.exp(-logit)), 4)
 
 
-def nest(starts: Sequence[int], ends: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Returns the parent of every entity of a text and how deep it lies.
+def nest(spans: Spans) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the parent of every entity and how deep it lies.
 
     The parent is the smallest entity that contains it and is longer; of several with the same span, the one whose
     label comes first. Entities that cross are no parents of each other.
 
-    A sweep from left to right that keeps what is still open: at no token are more entities open than there are
-    labels times levels, so the work grows with the number of entities and not with its square.
+    All entities look back at the one before them, then at the one before that, until nothing that began before can
+    still be open. Entities do not leave their sentence, so few rounds do it, however many entities there are.
 
     Args:
-        starts: of the entities, in any order.
-        ends: half-open.
-        labels: numbers of their labels.
+        spans: sorted as ``Spans`` are; by tokens or by characters.
 
     Returns:
-        ``parents``: index of the parent, -1 where there is none; ``depths``: 0 where there is none.
+        ``parents``, shape: (entities,), int64: the place of the parent, -1 where there is none; ``depths``, shape:
+        (entities,), int64: 0 where there is none.
     """
-    parents, depths = [-1] * len(starts), [0] * len(starts)
-    open_now: list[int] = []
-    for entity in sorted(range(len(starts)), key=lambda one: (starts[one], -ends[one], labels[one])):
-        start, end = starts[entity], ends[entity]
-        open_now = [other for other in open_now if ends[other] > start]
-        around = [other for other in open_now if ends[other] >= end and (starts[other], ends[other]) != (start, end)]
-        if around:
-            parent = min(around, key=lambda other: (ends[other] - starts[other], labels[other], starts[other]))
-            parents[entity], depths[entity] = parent, depths[parent] + 1
-        open_now.append(entity)
-    return parents, depths
+    # One axis for all texts; longer entities first where several begin together.
+    width = int(spans.end.max(initial=0)) + 1
+    order = np.lexsort((spans.label, -spans.end, spans.start, spans.text))
+    base = spans.text[order] * width
+    start, end, label = base + spans.start[order], base + spans.end[order], spans.label[order]
+    reach = np.maximum.accumulate(end)  # up to where anything that began before is open
+    parents = np.full(len(order), -1)
+    looking = np.arange(len(order))
+    back = 1
+    while len(looking := looking[(looking >= back) & (reach[looking - back] > start[looking])]):
+        other, best = looking - back, parents[looking]
+        around = (end[other] >= end[looking]) & (end[other] - start[other] > end[looking] - start[looking])
+        size, least = end[other] - start[other], end[best] - start[best]
+        closer = (best < 0) | (size < least) | ((size == least) & (label[other] < label[best]))
+        # Of the same size and label the one that begins first: it is met last.
+        closer |= (size == least) & (label[other] == label[best])
+        parents[looking] = np.where(around & closer, other, best)
+        back += 1
+    depths = np.zeros(len(order), dtype=np.int64)
+    above = parents
+    while (above >= 0).any():
+        depths += above >= 0
+        above = np.where(above >= 0, parents[above], -1)
+    found = np.empty_like(order), np.empty_like(order)
+    found[0][order], found[1][order] = np.where(parents >= 0, order[parents], -1), depths
+    return found
 
 
-def find_sections(starts: np.ndarray, section_start: np.ndarray, section_end: np.ndarray) -> list[int]:
+def find_sections(
+    text: np.ndarray, starts: np.ndarray, owner: np.ndarray, section_start: np.ndarray, section_end: np.ndarray
+) -> np.ndarray:
     """Returns the innermost section in which every entity begins, -1 where there is none.
 
     Args:
+        text: of the entities.
         starts: of the entities.
-        section_start: ascending; a section stands behind the one it lies in.
+        owner: of which text each section is; ascending.
+        section_start: ascending within a text; a section stands behind the one it lies in.
         section_end: half-open.
+
+    Returns:
+        shape: (entities,), int64.
     """
-    found = np.searchsorted(section_start, starts, side="right") - 1
-    outside = (found >= 0) & (section_end[found] <= starts) if len(section_end) else found >= 0
-    while outside.any():
+    # One key for text and character, so that all texts are looked up at once.
+    found = np.searchsorted((owner << 32) + section_start, (text << 32) + starts, side="right") - 1
+    outside = np.arange(len(starts))
+    while len(outside):
+        place = found[outside]
+        within = (place >= 0) & (owner[place] == text[outside]) if len(owner) else place >= 0
+        found[outside[~within]] = -1
+        outside = outside[within]
+        outside = outside[section_end[found[outside]] <= starts[outside]]
         found[outside] -= 1
-        outside = (found >= 0) & (section_end[found] <= starts)
-    return [int(number) for number in found]
+    return found

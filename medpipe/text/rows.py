@@ -9,7 +9,7 @@ import numpy as np
 
 from medpipe.text.features import WordTable
 from medpipe.text.sentences import split_sentences
-from medpipe.text.tokens import Tokens, tokenize
+from medpipe.text.tokens import Tokens, tokenize_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,15 @@ class Rows:
 
 def make_rows(texts: Sequence[str], table: WordTable) -> Rows:
     """Cuts texts into tokens and sentences and looks the words up."""
-    tokens = [tokenize(text) for text in texts]
+    tokens, different, which = tokenize_all(texts)
     sentences = [split_sentences(text, part) for text, part in zip(texts, tokens, strict=True)]
     offset = np.concatenate([[0], np.cumsum([len(part) for part in tokens], dtype=np.int64)]).astype(np.int64)
-    words = [table.look_up(part.strings(text)) for text, part in zip(texts, tokens, strict=True)]
     limits = [part.astype(np.int64) + first for part, first in zip(sentences, offset[:-1], strict=True)]
     rows = np.concatenate(limits) if limits else np.zeros((0, 2), dtype=np.int64)
     return Rows(
         tokens=tokens,
         sentences=sentences,
-        words=np.concatenate(words) if words else np.zeros(0, dtype=np.int32),
+        words=table.look_up(different)[which],
         start=rows[:, 0],
         length=rows[:, 1] - rows[:, 0],
         text=np.repeat(np.arange(len(texts)), [len(part) for part in sentences]),

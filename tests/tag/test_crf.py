@@ -15,6 +15,8 @@ from medpipe.tag.crf import (
     SINGLE,
     TAGS,
     allowed_transitions,
+    every_span,
+    may_hold_entities,
     read_spans,
     span_log_probabilities,
     viterbi,
@@ -89,6 +91,18 @@ def test_viterbi_obeys_the_constraints_whatever_the_emissions():
     assert may_end[paths[:, -1]].all()
 
 
+@pytest.mark.parametrize("lengths", [*LENGTHS, [6] * 200])
+@pytest.mark.parametrize("outside", [0.0, 2.0, 6.0])
+def test_chains_that_are_left_out_hold_no_entity(lengths, outside):
+    emissions, sizes, transitions, starts, ends = make_chains(lengths, seed=int(outside))
+    emissions[:, :, OUTSIDE] += outside
+    some = may_hold_entities(emissions, transitions, starts, ends)
+    filled = (viterbi(emissions, sizes, transitions, starts, ends) != OUTSIDE).any(1)
+    assert some[filled].all()
+    if outside == 6 and len(lengths) == 200:
+        assert some.sum() < 100  # it leaves out what it should
+
+
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_span_probability_equals_brute_force(lengths):
     emissions, sizes, transitions, starts, ends = make_chains(lengths, seed=5)
@@ -124,6 +138,21 @@ def test_read_spans():
     path = torch.tensor([[BEGIN, INSIDE, END, SINGLE, OUTSIDE], [SINGLE, SINGLE, BEGIN, END, OUTSIDE], [OUTSIDE] * 5])
     assert read_spans(path).tolist() == [[0, 0, 2], [0, 3, 3], [1, 0, 0], [1, 1, 1], [1, 2, 3]]
     assert read_spans(torch.zeros(0, 4, dtype=torch.long)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_every_span_holds_those_that_are(lengths):
+    emissions, sizes, transitions, starts, ends = make_chains(lengths, seed=8)
+    emissions[:, :, OUTSIDE] -= 5
+    path = viterbi(emissions, sizes, transitions, starts, ends)
+    spans, kept = every_span(path)
+    assert len(spans) == path.numel()
+    assert spans[kept].tolist() == read_spans(path).tolist()
+    logs = span_log_probabilities(emissions, sizes, transitions, starts, ends, path, spans)
+    assert (
+        logs[kept].tolist()
+        == span_log_probabilities(emissions, sizes, transitions, starts, ends, path, spans[kept]).tolist()
+    )
 
 
 def test_allowed_transitions():

@@ -1,10 +1,10 @@
 """Tokens are offsets into the raw text, whatever the text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.text.tokens import span_to_tokens, tokenize
+from medpipe.text.tokens import span_to_tokens, tokenize, tokenize_all
 
 
 def words(text):
@@ -39,6 +39,32 @@ def test_tokens_cover_all_that_is_no_space(text):
     covered = "".join(tokens.strings(text))
     # Some control characters count as white space for str.isspace and not for the expression, or the other way round.
     assert [char for char in text if char.isalnum()] == [char for char in covered if char.isalnum()]
+
+
+# What the kinds of characters are about: marks, digits of other scripts, numbers that are no digits, spaces, surrogates.
+AWKWARD = "aZ\u00e9 \n\t_-.\u0301\u0300\u1dc0\u20d0\u0903\u0669\u00b2\u00bd\u2167\u3000\u200b\u00a0\x00\x1c\x85\ufeff\ud83d\udc1f\U0001f600\U0001d7d8\u5929"
+
+
+@settings(deadline=None)  # blocks of characters are looked at once in a process
+@given(st.lists(st.one_of(st.text(max_size=60), st.text(alphabet=AWKWARD, max_size=60)), max_size=6))
+def test_many_texts_at_once_are_as_one_by_one(texts):
+    tokens, words, which = tokenize_all(texts)
+    expected = [tokenize(text) for text in texts]
+    assert [list(zip(part.start.tolist(), part.end.tolist(), strict=True)) for part in tokens] == [
+        list(zip(part.start.tolist(), part.end.tolist(), strict=True)) for part in expected
+    ]
+    strings = [word for text, part in zip(texts, expected, strict=True) for word in part.strings(text)]
+    assert [words[number] for number in which] == strings
+    assert words == list(dict.fromkeys(strings))
+    assert all(part.start.dtype == part.end.dtype == "int32" for part in tokens)
+
+
+def test_every_character_is_of_its_kind():
+    text = "".join(f"a{chr(point)}b {chr(point)}{chr(point)} 1{chr(point)}2 " for point in range(0x3100))
+    tokens, _, _ = tokenize_all([text])
+    expected = tokenize(text)
+    assert tokens[0].start.tolist() == expected.start.tolist()
+    assert tokens[0].end.tolist() == expected.end.tolist()
 
 
 def test_span_to_tokens():
