@@ -622,12 +622,12 @@ def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus
     """Scores and calibrates the trained network on dev."""
     gaps = GAP in config.auxiliary
     predicted = predict_dev(network, dev, features, config.labels, gaps=gaps)
-    as_used = {corpus.folder: score_found(corpus, found) for corpus, found in zip(dev, predicted, strict=True)}
     told = [corpus for corpus in dev if corpus.style]
-    in_own_style = predict_dev(network, told, features, config.labels, own_style=True)
-    scores = as_used | {
-        corpus.folder: score_found(corpus, found) for corpus, found in zip(told, in_own_style, strict=True)
-    }
+    by_folder = {corpus.folder: found for corpus, found in zip(dev, predicted, strict=True)}
+    as_used = {corpus.folder: score_found(corpus, by_folder[corpus.folder])["micro"] for corpus in told}
+    in_own_style = predict_dev(network, told, features, config.labels, gaps=gaps, own_style=True)
+    by_folder |= {corpus.folder: found for corpus, found in zip(told, in_own_style, strict=True)}
+    scores = {corpus.folder: score_found(corpus, by_folder[corpus.folder]) for corpus in dev}
     judged = judge(dev, predicted)
     table = fit_labels(judged, np.ones(len(judged.label), dtype=bool), config.labels)
     # How far off the scores are is measured on documents that had no part in fitting them.
@@ -638,14 +638,14 @@ def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus
             probability[held_out] = calibrate_labels(judged, fit_labels(judged, ~held_out, config.labels))[held_out]
     of_label = {label: judged.label == label for label in config.labels}
     discontinuous = {
-        corpus.folder: count_scores(corpus.discontinuous, [one.discontinuous for one in found])
-        for corpus, found in zip(dev, predicted, strict=True)
+        corpus.folder: count_scores(corpus.discontinuous, [one.discontinuous for one in by_folder[corpus.folder]])
+        for corpus in dev
         if GAP in corpus.label_map.annotates
     }
     return {
         "score": float(np.mean([result["micro"]["f1"] for result in scores.values()])),
         "dev": scores,
-        "as_used": {corpus.folder: as_used[corpus.folder]["micro"] for corpus in told},
+        "as_used": as_used,
         "discontinuous": discontinuous,
         "calibration": table,
         "calibration_error": calibration_error(probability, judged.right),
