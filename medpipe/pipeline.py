@@ -22,11 +22,14 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -38,6 +41,8 @@ from medpipe.ingest.sources import Source, find_sources
 from medpipe.ingest.tables.mapping import ColumnMapping, load_mapping
 from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
+from medpipe.lake.reuse import FinishedNotes
+from medpipe.lake.warehouse import ORDER
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.settings import STAGES, Settings
 from medpipe.tag.codes import Coder, identify_codes
@@ -51,6 +56,10 @@ READS = {
     "summarize": ("documents", "sections", "entities", "relations"),
 }
 WRITES = {"tag": "entities", "relate": "relations", "summarize": "summaries"}
+
+# Chunks in which finished notes are looked for together: one pass over the published rows serves them all.
+GROUP_CHUNKS = 16
+GROUP_BYTES = 32 << 20
 
 Progress = Callable[[str, int, int], None]  # stage, documents done, documents in all (0: not known yet)
 
@@ -336,28 +345,96 @@ def _ingest_shard(
         chunk_chars=settings.chunk_chars,
         run_id=run_id,
     )
-    started_at = datetime.now(UTC)
-    started = time.monotonic()
-    for index, output in enumerate(outputs):
-        rows = dict(output.rows)
-        totals.update(output.counts)
-        if known is not None:
-            old = pc.is_in(rows["documents"]["document_id"], known)
-            kept += rows["documents"].filter(old)["document_id"].to_pylist()
-            rows["documents"] = rows["documents"].filter(pc.invert(old))
-            rows["sections"] = _of_documents(rows["sections"], rows["documents"]["document_id"])
-        if not len(rows["documents"]) and not output.rejects:
-            continue
-        chunk = folder / f"chunk-{index:05d}"
-        _write_output(chunk, "ingest", rows, output.rejects, output.counts, started, started_at, run_id, "cpu")
-        started_at = datetime.now(UTC)
-        started = time.monotonic()
+    finished = FinishedNotes(
+        Path(night["warehouse"]),
+        night["fingerprint"],
+        stage_models(settings),
+        {one: make_run_id(one, night) for one in STAGES},
+        partitions=settings.reuse_partitions,
+    )
+    index = 0
+    clock = Clock()
+    for group in _group_outputs(outputs, documents=GROUP_CHUNKS * settings.chunk_documents if finished.places else 1):
+        for output in group:
+            totals.update(output.counts)
+            if known is not None:
+                kept += _take_out(output, known).to_pylist()
+        reused = list(finished.take(*_join(group))) if finished.places else []
+        for one in reused:
+            totals["reused"] += len(one.rows["documents"])
+            for output in group:
+                _take_out(output, one.rows["documents"]["document_id"].combine_chunks())
+            for rows in _cut_rows(one.rows, settings):
+                _write_reused(folder / f"chunk-{index:05d}", one.stages, rows, clock, night)
+                index += 1
+        for output in group:
+            if len(output.rows["documents"]) or output.rejects:
+                chunk = folder / f"chunk-{index:05d}"
+                _write_output(chunk, "ingest", output.rows, output.rejects, output.counts, clock.lap(), run_id, "cpu")
+                index += 1
         if progress:
             progress("ingest", int(totals["documents"]), 0)
     totals["unchanged"] = len(kept)
     files.write_json(folder / "keep.json", kept)
     files.write_json(done, {"counts": totals})
     return dict(totals)
+
+
+def _group_outputs(outputs: Iterable[StageOutput], *, documents: int) -> Iterator[list[StageOutput]]:
+    """Joins chunks until they hold ``documents`` documents or a good part of what a stage may hold."""
+    group: list[StageOutput] = []
+    for output in outputs:
+        group.append(StageOutput(dict(output.rows), output.rejects, output.counts))
+        if sum(len(one.rows["documents"]) for one in group) >= documents or (
+            sum(one.rows["documents"].nbytes for one in group) >= GROUP_BYTES
+        ):
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _join(group: Sequence[StageOutput]) -> tuple[pa.Table, pa.Table]:
+    """Returns the documents and the sections of some chunks, in the order of the tables."""
+    documents, sections = (
+        pa.concat_tables([one.rows[name] for one in group]).sort_by([(key, "ascending") for key in ORDER[name]])
+        for name in ("documents", "sections")
+    )
+    return documents, sections
+
+
+def _take_out(output: StageOutput, document_ids: pa.Array) -> pa.Array:
+    """Takes documents and their sections out of a chunk; returns the ids of those that were there."""
+    rows = dict(output.rows)
+    there = pc.is_in(rows["documents"]["document_id"], document_ids)
+    taken = rows["documents"].filter(there)["document_id"].combine_chunks()
+    rows["documents"] = rows["documents"].filter(pc.invert(there))
+    rows["sections"] = _of_documents(rows["sections"], rows["documents"]["document_id"])
+    output.rows = rows
+    return taken
+
+
+def _cut_rows(rows: Mapping[str, pa.Table], settings: Settings) -> Iterator[dict[str, pa.Table]]:
+    """Cuts rows of whole documents into chunks that later stages may hold."""
+    sizes = np.cumsum(rows["documents"]["n_chars"].to_numpy()) // settings.chunk_chars
+    places = np.arange(len(sizes)) // settings.chunk_documents
+    edges = np.flatnonzero(np.diff(sizes) | np.diff(places)) + 1
+    for first, last in pairwise([0, *edges.tolist(), len(sizes)]):
+        ids = rows["documents"]["document_id"].slice(first, last - first)
+        yield {name: _of_documents(table, ids) for name, table in rows.items()}
+
+
+def _write_reused(
+    chunk: Path, stages: Sequence[str], rows: Mapping[str, pa.Table], clock: Clock, night: Mapping[str, Any]
+) -> None:
+    """Writes a chunk that the first ``stages`` need not look at again."""
+    counts = {"reused": float(len(rows["documents"]))}
+    lap = clock.lap()
+    ingested = {name: rows[name] for name in ("documents", "sections")}
+    _write_output(chunk, "ingest", ingested, [], counts, lap, make_run_id("ingest", night), "cpu")
+    for stage in stages:
+        table = WRITES[stage]
+        _write_output(chunk, stage, {table: rows[table]}, [], counts, clock.lap(), make_run_id(stage, night), "none")
 
 
 def _published_ids(night: Mapping[str, Any]) -> pa.Array:
@@ -378,8 +455,7 @@ def _of_documents(table: pa.Table, document_ids: pa.ChunkedArray) -> pa.Table:
 
 def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str) -> None:
     """Runs a stage over a chunk; ``worker`` is None where no chunk has documents."""
-    started_at = datetime.now(UTC)
-    started = time.monotonic()
+    clock = Clock()
     tables = {name: files.read_table(chunk / f"{name}.parquet") for name in READS[stage]}
     documents = tables["documents"]
     failed = pc.is_in(documents["document_id"], failed_documents(chunk, STAGES[: STAGES.index(stage)]))
@@ -392,7 +468,7 @@ def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str) -> No
     else:
         output = run_isolated(worker, tables, run_id=run_id)
     device = str(worker.device) if worker else "none"
-    _write_output(chunk, stage, output.rows, output.rejects, output.counts, started, started_at, run_id, device)
+    _write_output(chunk, stage, output.rows, output.rejects, output.counts, clock.lap(), run_id, device)
     release_memory()
 
 
@@ -443,8 +519,7 @@ def _write_output(
     rows: Mapping[str, pa.Table],
     rejects: Sequence[Reject],
     counts: Mapping[str, float],
-    started: float,
-    started_at: datetime,
+    lap: Lap,
     run_id: str,
     device: str,
 ) -> None:
@@ -458,9 +533,9 @@ def _write_output(
         "rejects": len(rejects),
         "counts": dict(counts),
         "device": device,
-        "started_at": started_at.isoformat(),
-        "finished_at": datetime.now(UTC).isoformat(),
-        "seconds": time.monotonic() - started,
+        "started_at": lap.started_at.isoformat(),
+        "finished_at": lap.finished_at.isoformat(),
+        "seconds": lap.seconds,
         "peak_memory_mb": peak_memory_mb(),
     }
     files.write_json(chunk / f"{stage}.json", done)
@@ -478,6 +553,30 @@ def quarantine_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
     ordered = [rows[key] for key in sorted(rows)]
     names = [name for name in contracts.arrow_schema("quarantine").names if name != "schema_version"]
     return contracts.conform("quarantine", {name: [row[name] for row in ordered] for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """How long a chunk took. ``seconds`` are of a clock that nobody sets; the times are the wall's, never backwards."""
+
+    started_at: datetime
+    finished_at: datetime
+    seconds: float
+
+
+class Clock:
+    """Measures what was done since it was made, or since it was read last."""
+
+    def __init__(self) -> None:
+        self.started_at = datetime.now(UTC)
+        self.started = time.monotonic()
+
+    def lap(self) -> Lap:
+        """Returns the time since the last call and starts again."""
+        seconds = time.monotonic() - self.started
+        lap = Lap(self.started_at, self.started_at + timedelta(seconds=seconds), seconds)
+        self.started_at, self.started = lap.finished_at, time.monotonic()
+        return lap
 
 
 def _sum_counts(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -556,7 +655,7 @@ def _run_row(stage: str, night: Mapping[str, Any], chunks: Sequence[Path], setti
         "model_name": model.name if model else None,
         "weights_hash": model.weights_hash if model else None,
         "schema_versions": list(night["fingerprint"]["schemas"].items()),
-        "device": done[0]["device"] if done else "none",
+        "device": next((one["device"] for one in done if one["device"] != "none"), "none"),
         "rows_in": sum(read_done(chunk, "ingest")["documents"] for chunk in chunks),
         "rows_out": sum(one["rows"] for one in done),
         "rejects": sum(one["rejects"] for one in done),

@@ -26,7 +26,7 @@ from medpipe.errors import MedpipeError
 from medpipe.ids import hash_file
 from medpipe.lake import contracts, files
 from medpipe.lake.merge import merge_sorted
-from medpipe.lake.warehouse import ORDER, iter_file, manifest_path, read_manifest, read_table, table_path
+from medpipe.lake.warehouse import ORDER, iter_file, journal_path, manifest_path, read_manifest, read_table, table_path
 
 LOCK_SECONDS = 60.0
 # Rows held at a time over all files that are merged; less where they are many, and for long texts.
@@ -65,9 +65,9 @@ def publish_partition(new: PublishInput) -> dict[str, Any]:
                     "renames": [[str(path.relative_to(new.warehouse)), table] for table, path in staged.items()],
                     "manifest": manifest,
                 }
-                files.write_json(_journal(new.warehouse, new.partition), journal)
+                files.write_json(journal_path(new.warehouse, new.partition), journal)
         except BaseException:
-            if not _journal(new.warehouse, new.partition).exists():
+            if not journal_path(new.warehouse, new.partition).exists():
                 shutil.rmtree(staging, ignore_errors=True)
             raise
         _finish_renames(new.warehouse, new.partition)
@@ -76,7 +76,7 @@ def publish_partition(new: PublishInput) -> dict[str, Any]:
 
 def recover(warehouse: Path, partition: str) -> None:
     """Finishes what a killed publish had begun; does nothing where there is nothing to finish."""
-    if _journal(warehouse, partition).exists() or _staging(warehouse, partition).exists():
+    if journal_path(warehouse, partition).exists() or _staging(warehouse, partition).exists():
         with partition_lock(warehouse, partition):
             _finish_renames(warehouse, partition)
 
@@ -109,13 +109,9 @@ def _staging(warehouse: Path, partition: str) -> Path:
     return warehouse / "_work" / f"dt={partition}" / "publish"
 
 
-def _journal(warehouse: Path, partition: str) -> Path:
-    return warehouse / "_manifests" / f".dt={partition}.publishing"
-
-
 def _finish_renames(warehouse: Path, partition: str) -> None:
     """Does the renames of a journal that were not done yet, then the manifest; clears what has no journal."""
-    path = _journal(warehouse, partition)
+    path = journal_path(warehouse, partition)
     with files.disk_faults(warehouse):
         if path.exists():
             journal = files.read_json(path)

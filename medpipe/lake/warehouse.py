@@ -39,6 +39,11 @@ def manifest_path(root: Path, partition: str) -> Path:
     return root / "_manifests" / f"dt={partition}.json"
 
 
+def journal_path(root: Path, partition: str) -> Path:
+    """Returns where the journal of a publish lies: while it stands, files of the partition are being replaced."""
+    return root / "_manifests" / f".dt={partition}.publishing"
+
+
 def partitions(root: Path) -> list[str]:
     """Returns the published partitions, oldest first."""
     return sorted(path.stem.removeprefix("dt=") for path in (root / "_manifests").glob("dt=????-??-??.json"))
@@ -48,6 +53,16 @@ def read_manifest(root: Path, partition: str) -> dict[str, Any] | None:
     """Returns the manifest of a partition; ``None`` where it was never published."""
     path = manifest_path(root, partition)
     return dict(files.read_json(path)) if path.is_file() else None
+
+
+def read_settled_manifest(root: Path, partition: str) -> dict[str, Any] | None:
+    """Returns the manifest of a partition whose files are not being replaced; else ``None``.
+
+    What is read between two calls that return the same manifest is what it names, also while others publish.
+    """
+    if journal_path(root, partition).exists():  # looked at first: a publish that ends later changes the manifest
+        return None
+    return read_manifest(root, partition)
 
 
 def read_table(

@@ -13,7 +13,7 @@ import torch
 
 from medpipe.device import resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
-from medpipe.ids import make_id
+from medpipe.ids import entity_id
 from medpipe.lake import contracts
 from medpipe.records import ASSERTIONS, ModelId, Reject, StageOutput
 from medpipe.tag.assertion import Assertion
@@ -129,7 +129,7 @@ class Tagger:
         labels = [self.labels[number] for number in numbers]
         weights = self.model.weights_hash
         ids = [
-            make_id("entity", document_ids[text], weights, start, end, label, *_flat(fragments.get(number, [])))
+            entity_id(document_ids[text], weights, start, end, label, _flat(fragments.get(number, [])))
             for number, (text, start, end, label) in enumerate(
                 zip(spans.text.tolist(), starts, ends, labels, strict=True)
             )

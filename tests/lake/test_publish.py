@@ -135,7 +135,7 @@ def test_killed_between_any_two_renames_and_recovered(
 
     def sync(path: Path) -> None:
         nonlocal calls
-        if publish._journal(root, PARTITION).exists():
+        if warehouse.journal_path(root, PARTITION).exists():
             if calls == step:
                 raise Killed
             calls += 1
