@@ -19,6 +19,7 @@ are written aside and renamed; a stage's ``<stage>.json`` comes last and says th
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections import Counter
@@ -60,6 +61,8 @@ WRITES = {"tag": "entities", "relate": "relations", "summarize": "summaries"}
 # Chunks in which finished notes are looked for together: one pass over the published rows serves them all.
 GROUP_CHUNKS = 16
 GROUP_BYTES = 32 << 20
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]  # stage, documents done, documents in all (0: not known yet)
 
@@ -127,10 +130,12 @@ def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: i
         "unchanged": len(sources) - len(changed),
     }
     if not changed:
-        shutil.rmtree(work, ignore_errors=True)  # left by a kill between the manifest and the clean-up
+        # Left by a kill between the manifest and the clean-up.
+        shutil.rmtree(work, ignore_errors=True)
+        work.with_suffix(".lock").unlink(missing_ok=True)
         return summary | {"shards": []}
-    if (work / "plan.json").exists():
-        night = read_plan(work) | {"sources": sources}  # the same bytes, perhaps at another path
+    if (earlier := _read_earlier_plan(work)) is not None:
+        night = earlier | {"sources": sources}  # the same bytes, perhaps at another path
     else:
         total = sum(source["bytes"] for source in changed)
         count = max(1, min(shards, len(changed), -(-total // settings.shard_bytes)))
@@ -205,6 +210,15 @@ def stage_models(settings: Settings) -> dict[str, ModelId]:
     return {stage: identify(find_model(name)) for stage, name in names.items()}
 
 
+def _read_earlier_plan(work: Path) -> dict[str, Any] | None:
+    """Returns the plan of a run that was killed; none where it cannot be read: then nothing of that run is kept."""
+    try:
+        return read_plan(work)
+    except MedpipeError:
+        shutil.rmtree(work, ignore_errors=True)
+        return None
+
+
 def _measure(source: Source) -> tuple[int, str]:
     try:
         return source.path.stat().st_size, hash_file(str(source.path))
@@ -244,8 +258,19 @@ def _sources_with_open_ends(root: Path, partition: str) -> set[str]:
 
 
 def read_plan(work: str | Path) -> dict[str, Any]:
-    """Returns the plan of a work area."""
-    return dict(files.read_json(Path(work) / "plan.json"))
+    """Returns the plan of a work area.
+
+    Raises:
+        MedpipeError: WORK_MISSING where there is none, or none that can be read.
+    """
+    try:
+        return dict(files.read_json(Path(work) / "plan.json"))
+    except files.DamagedFileError as error:
+        raise MedpipeError("WORK_MISSING", partition=_partition_of(Path(work)), reason="it has no plan") from error
+
+
+def _partition_of(work: Path) -> str:
+    return work.parent.name.removeprefix("dt=")
 
 
 # --- stages ---------------------------------------------------------------------------------
@@ -263,9 +288,24 @@ def run_stage(
     work = Path(work)
     night = read_plan(work)
     folder = work / f"shard-{shard:05d}"
+    with files.locked(work / f"{folder.name}.lock", MedpipeError("WORK_BUSY", partition=night["partition"])):
+        try:
+            return _run_stage(stage, night, folder, shard, settings, progress)
+        except files.DamagedFileError as damaged:
+            log.warning("%s of shard %d is damaged or gone: the shard is done again", damaged, shard)
+        shutil.rmtree(folder, ignore_errors=True)
+        for earlier in STAGES[: STAGES.index(stage)]:
+            _run_stage(earlier, night, folder, shard, settings, progress)
+        return _run_stage(stage, night, folder, shard, settings, progress)
+
+
+def _run_stage(
+    stage: str, night: Mapping[str, Any], folder: Path, shard: int, settings: Settings, progress: Progress | None
+) -> dict[str, float]:
     run_id = make_run_id(stage, night)
     if stage == "ingest":
         return _ingest_shard(folder, night, shard, settings, run_id, progress)
+    files.read_json(folder / "ingest.json")  # the chunks are all there
     chunks = sorted(folder.glob("chunk-*"))
     sizes = {chunk: read_done(chunk, "ingest")["documents"] for chunk in chunks}
     waiting = [chunk for chunk in chunks if not (chunk / f"{stage}.json").exists()]
@@ -374,10 +414,24 @@ def _ingest_shard(
                 index += 1
         if progress:
             progress("ingest", int(totals["documents"]), 0)
+    _check_unchanged(night, shard)
     totals["unchanged"] = len(kept)
     files.write_json(folder / "keep.json", kept)
     files.write_json(done, {"counts": totals})
     return dict(totals)
+
+
+def _check_unchanged(night: Mapping[str, Any], shard: int) -> None:
+    """Raises SOURCE_CHANGED where a source is not, after it was read, what it was when the night was planned."""
+    planned = {source["name"]: source for source in night["sources"]}
+    for name in night["shards"][shard]:
+        source = planned[name]
+        try:
+            digest = hash_file(source["path"])
+        except OSError:
+            digest = ""
+        if digest != source["digest"]:
+            raise MedpipeError("SOURCE_CHANGED", source=name)
 
 
 def _group_outputs(outputs: Iterable[StageOutput], *, documents: int) -> Iterator[list[StageOutput]]:
@@ -593,10 +647,50 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
     """Merges the chunks of all shards into the partition's tables, atomically, and clears the work area.
 
     Returns:
-        ``rows`` and ``schema_versions`` per table, and ``counts``, the funnel of the run.
+        ``rows`` and ``schema_versions`` per table, and ``counts``, the funnel of the run. Published already, and killed
+        before it could say so, it returns the same but the counts of new rows.
+
+    Raises:
+        MedpipeError: WORK_MISSING where a work file is damaged or gone; PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED,
+            CONTRACT_BROKEN. The tables are then as before.
     """
     work = Path(work)
-    night = read_plan(work)
+    if not (work / "plan.json").exists() and (published := _published_outcome(work, settings)):
+        return published  # this very run was published, and killed before it could say so
+    try:
+        return _publish(work, read_plan(work), settings)
+    except files.DamagedFileError as damaged:
+        if work not in damaged.path.parents:
+            raise MedpipeError("WAREHOUSE_INVALID", path=damaged.path, reason="it is damaged") from None
+        # ``run_stage`` does the shards again that are not complete: the next run finds them so.
+        for shard in work.glob("shard-*"):
+            if shard.is_dir() and not _is_readable(shard):
+                shutil.rmtree(shard, ignore_errors=True)
+        reason = f"{damaged} is damaged or not there"
+        raise MedpipeError("WORK_MISSING", partition=_partition_of(work), reason=reason) from None
+
+
+def _published_outcome(work: Path, settings: Settings) -> dict[str, Any] | None:
+    """Returns what ``publish`` returned, if the partition was published last from this work area."""
+    manifest = warehouse.read_manifest(settings.warehouse.resolve(), _partition_of(work))
+    if manifest is None or manifest["facts"].get("work") != work.name:
+        return None
+    return _outcome(manifest, {})
+
+
+def _is_readable(shard: Path) -> bool:
+    """Says whether all of a shard's files can be read."""
+    try:
+        for path in shard.rglob("*.parquet"):
+            files.read_table(path)
+        for path in shard.rglob("*.json"):
+            files.read_json(path)
+        return (shard / "ingest.json").exists()
+    except (files.DamagedFileError, OSError):
+        return False
+
+
+def _publish(work: Path, night: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     chunks = sorted(work.glob("shard-*/chunk-*"))
     funnel = _sum_counts(
         files.read_json(work / f"shard-{index:05d}" / "ingest.json")["counts"] for index in range(len(night["shards"]))
@@ -620,15 +714,20 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
             sources=frozenset(shard_sources),
             keep=frozenset(key for path in sorted(work.glob("shard-*/keep.json")) for key in files.read_json(path)),
             failed=frozenset(key for chunk in chunks for key in failed_documents(chunk, STAGES).to_pylist()),
-            facts={"fingerprint": night["fingerprint"], "sources": digests, "funnel": funnel},
+            facts={"fingerprint": night["fingerprint"], "sources": digests, "funnel": funnel, "work": work.name},
         )
     )
     shutil.rmtree(work, ignore_errors=True)
+    return _outcome(manifest, new_rows)
+
+
+def _outcome(manifest: Mapping[str, Any], new_rows: Mapping[str, int]) -> dict[str, Any]:
+    facts = manifest["facts"]
     return {
-        "partition": night["partition"],
+        "partition": manifest["partition"],
         "rows": {name: manifest["tables"][name]["rows"] for name in contracts.TABLES},
-        "schema_versions": night["fingerprint"]["schemas"],
-        "counts": funnel | new_rows,
+        "schema_versions": facts["fingerprint"]["schemas"],
+        "counts": facts["funnel"] | new_rows,
     }
 
 
@@ -681,10 +780,16 @@ def run(
     night = plan(settings, partition, inputs)
     done: dict[str, Any] = {"counts": {}}
     if night["shards"]:
-        for stage in STAGES:
-            for shard in night["shards"]:
-                run_stage(stage, night["work"], shard["index"], settings, progress)
-        done = publish(night["work"], settings)
+        lock = Path(night["work"]).with_suffix(".lock")
+        with files.locked(lock, MedpipeError("WORK_BUSY", partition=partition)) as waited:
+            if waited or not (Path(night["work"]) / "plan.json").exists():
+                night = plan(settings, partition, inputs)  # whoever held the lock may have done it all
+            if night["shards"]:
+                for stage in STAGES:
+                    for shard in night["shards"]:
+                        run_stage(stage, night["work"], shard["index"], settings, progress)
+                done = publish(night["work"], settings)
+            lock.unlink(missing_ok=True)
     return {"partition": partition, "sources": night["sources"], "unchanged": night["unchanged"]} | done
 
 

@@ -53,7 +53,7 @@ class FakeStage:
         facts |= dict.fromkeys(("negated", "uncertain", "hypothetical", "historical", "family"), False)
         key = entity_id(document["document_id"], self.model.weights_hash, start, start + 5, "SYMPTOM", ())
         return [facts | {
-            "entity_id": key, "document_id": document["document_id"], "patient_id": None, "start": start, "end": start + 5,
+            "entity_id": key, "document_id": document["document_id"], "patient_id": document["patient_id"], "start": start, "end": start + 5,
             "text": text[start : start + 5], "label": "SYMPTOM", "score": 0.5, "depth": 0,
         }]  # fmt: skip
 
@@ -62,7 +62,7 @@ class FakeStage:
             row["entity_id"] for row in tables["entities"].to_pylist() if row["document_id"] == document["document_id"]
         ]
         return [{
-            "relation_id": relation_id(document["document_id"], self.model.weights_hash, "has_symptom", one, one), "document_id": document["document_id"], "patient_id": None,
+            "relation_id": relation_id(document["document_id"], self.model.weights_hash, "has_symptom", one, one), "document_id": document["document_id"], "patient_id": document["patient_id"],
             "type": "has_symptom", "head_entity_id": one, "tail_entity_id": one, "score": 0.5, "negated": False,
             "evidence_start": 0, "evidence_end": 1, "sentence_distance": 0,
         } for one in ids]  # fmt: skip
@@ -72,7 +72,7 @@ class FakeStage:
             ("n_sentences", "n_unsupported_entities", "n_unsupported_numbers", "n_polarity_errors", "n_repaired"), 0
         )
         return [counts | {
-            "summary_id": summary_id(document["document_id"], self.model.weights_hash), "document_id": document["document_id"], "patient_id": None,
+            "summary_id": summary_id(document["document_id"], self.model.weights_hash), "document_id": document["document_id"], "patient_id": document["patient_id"],
             "text": document["text"][:5], "sections": None, "tokens": [], "entity_ids": [], "relation_ids": [],
             "method": "extractive", "faithful": True,
         }]  # fmt: skip
@@ -235,11 +235,14 @@ def assert_as_made_afresh(settings: Settings, folder: Path, partition: str) -> N
     """A partition that took rows over is that of a warehouse in which nothing was there to take."""
     fresh = settings.model_copy(update={"warehouse": settings.warehouse.parent / "fresh"})
     pipeline.run(fresh, partition, [str(folder)])
-    assert rows_without_counts(settings.warehouse, partition) == rows_without_counts(fresh.warehouse, partition)
+    found, wanted = (rows_without_counts(one.warehouse, partition) for one in (settings, fresh))
+    runs = {row["run_id"]: row for row in found.pop("runs")}  # those of earlier runs stay
+    assert all(runs[row["run_id"]] == row for row in wanted.pop("runs"))
+    assert found == wanted
     assert warehouse.check(settings.warehouse) == []
 
 
-@pytest.mark.parametrize("chunk_documents", [1, 3, 100])
+@pytest.mark.parametrize("chunk_documents", [3, 100])
 def test_a_second_night_over_the_same_folder_computes_what_is_new(
     tmp_path: Path, folder: Path, chunk_documents: int
 ) -> None:

@@ -9,9 +9,7 @@ manifest names a set of files that belong together.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +26,6 @@ from medpipe.lake import contracts, files
 from medpipe.lake.merge import merge_sorted
 from medpipe.lake.warehouse import ORDER, iter_file, journal_path, manifest_path, read_manifest, read_table, table_path
 
-LOCK_SECONDS = 60.0
 # Rows held at a time over all files that are merged; less where they are many, and for long texts.
 MERGE_ROWS = 1 << 16
 MERGE_DOCUMENTS = 1 << 12
@@ -89,19 +86,7 @@ def partition_lock(warehouse: Path, partition: str) -> Iterator[None]:
         MedpipeError: PARTITION_BUSY after a minute.
     """
     path = warehouse / "_manifests" / f".dt={partition}.lock"
-    with files.disk_faults(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
-    with lock:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise MedpipeError("PARTITION_BUSY", partition=partition) from None
-                time.sleep(0.05)
+    with files.locked(path, MedpipeError("PARTITION_BUSY", partition=partition)):
         yield
 
 

@@ -213,7 +213,7 @@ class FinishedNotes:
 
 def _renamed(row: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
     """Returns a row whose ids, and lists of ids, are replaced by those that ``ids`` gives them."""
-    named = {}
+    named: dict[str, Any] = {}
     for name, value in row.items():
         if name.endswith("_ids"):
             named[name] = [ids[one] for one in value]
