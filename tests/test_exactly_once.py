@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import random
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +29,7 @@ from medpipe.lake.publish import publish_partition
 from tests.lake.invented import PARTITION, publish_input, rows_of
 from tests.test_pipeline import DAY, fakes, folder, rows_without_counts, settings_of  # noqa: F401 (fixtures)
 
+KILLS = int(os.environ.get("MEDPIPE_KILLS", "100"))
 Tables = dict[str, list[dict[str, Any]]]
 
 
@@ -244,3 +248,33 @@ def test_a_reader_in_a_loop_sees_one_whole_state_or_the_other(tmp_path: Path) ->
     reader.join()
     assert not wrong, wrong[:3]
     assert seen == {3, 5}
+
+
+@pytest.mark.faults
+def test_killed_at_a_hundred_random_instants_and_run_again(tmp_path: Path, folder: Path, expected: Tables) -> None:
+    """The whole line with fake stages, so that it is all reading, writing and publishing; ``tests/faults`` has the models."""
+    context = multiprocessing.get_context("fork")
+    dice = random.Random(11)
+
+    def start(number: int) -> tuple[Any, Any]:
+        settings = settings_of(tmp_path / str(number), chunk_documents=9)
+        process = context.Process(target=pipeline.run, args=(settings, DAY, [str(folder)]))
+        process.start()
+        return settings, process
+
+    started = time.monotonic()
+    _, undisturbed = start(0)
+    undisturbed.join()
+    seconds = time.monotonic() - started
+    finished = 0
+    for number in range(1, KILLS + 1):
+        settings, process = start(number)
+        time.sleep(seconds * dice.random())
+        finished += process.exitcode is not None
+        process.kill()
+        process.join()
+        pipeline.run(settings, DAY, [str(folder)])
+        assert rows_without_counts(settings.warehouse, DAY) == expected, f"kill {number}"
+        assert not list((settings.warehouse / "_work").glob("dt=*/*")), f"kill {number} left something"
+        shutil.rmtree(settings.warehouse)
+    assert finished < KILLS / 2, "most were killed before they had ended"

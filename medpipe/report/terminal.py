@@ -152,12 +152,18 @@ def print_funnel(console: Console, outcome: Mapping[str, Any], warehouse: str) -
             ("notes with text", counts.get("documents", 0)),
             ("  in a language that no model knows", counts.get("unsupported_language", 0)),
             ("  done before, unchanged", counts.get("unchanged", 0)),
+            ("  done before, taken over", counts.get("reused", 0)),
             ("entities", counts.get("entities", 0)),
             ("relations", counts.get("relations", 0)),
             ("summaries", counts.get("summaries", 0)),
             ("rows in quarantine", counts.get("quarantined", 0)),
         ]
-    optional = {"  the same note again", "  done before, unchanged", "  in a language that no model knows"}
+    optional = {
+        "  the same note again",
+        "  done before, unchanged",
+        "  done before, taken over",
+        "  in a language that no model knows",
+    }
     for name, value in rows:
         if value or name not in optional:
             table.add_row(name, f"{int(value):,}")
