@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import medpipe
-from medpipe.device import peak_memory_mb, release_memory
+from medpipe.device import gpu_fragmentation, peak_memory_mb, release_memory
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import hash_file, make_id
 from medpipe.ingest.sources import Source, find_sources
@@ -286,6 +286,8 @@ def run_stage(
             stage raises about its device, its model or the disk. A bad document raises nothing: it goes to quarantine.
     """
     work = Path(work)
+    if not (work / "plan.json").exists() and _published_outcome(work, settings):
+        return {}  # another run of the same notes was faster
     night = read_plan(work)
     folder = work / f"shard-{shard:05d}"
     with files.locked(work / f"{folder.name}.lock", MedpipeError("WORK_BUSY", partition=night["partition"])):
@@ -591,6 +593,7 @@ def _write_output(
         "finished_at": lap.finished_at.isoformat(),
         "seconds": lap.seconds,
         "peak_memory_mb": peak_memory_mb(),
+        "gpu_fragmentation": gpu_fragmentation(),
     }
     files.write_json(chunk / f"{stage}.json", done)
 
@@ -760,7 +763,9 @@ def _run_row(stage: str, night: Mapping[str, Any], chunks: Sequence[Path], setti
         "rejects": sum(one["rejects"] for one in done),
         "seconds": sum(one["seconds"] for one in done),
         "peak_memory_mb": max((one["peak_memory_mb"] for one in done), default=peak_memory_mb()),
-        "gpu_fragmentation": None,
+        "gpu_fragmentation": max(
+            (one["gpu_fragmentation"] for one in done if one["gpu_fragmentation"] is not None), default=None
+        ),
         "counts": [{"name": name, "value": float(value)} for name, value in sorted(counts.items())],
     }
 
@@ -784,10 +789,16 @@ def run(
         with files.locked(lock, MedpipeError("WORK_BUSY", partition=partition)) as waited:
             if waited or not (Path(night["work"]) / "plan.json").exists():
                 night = plan(settings, partition, inputs)  # whoever held the lock may have done it all
-            if night["shards"]:
-                for stage in STAGES:
+            try:
+                for stage in STAGES if night["shards"] else ():
                     for shard in night["shards"]:
                         run_stage(stage, night["work"], shard["index"], settings, progress)
+            except MedpipeError as error:
+                if error.code == "SOURCE_CHANGED":  # nobody will ever go on with this plan
+                    shutil.rmtree(night["work"], ignore_errors=True)
+                    lock.unlink(missing_ok=True)
+                raise
+            if night["shards"]:
                 done = publish(night["work"], settings)
             lock.unlink(missing_ok=True)
     return {"partition": partition, "sources": night["sources"], "unchanged": night["unchanged"]} | done

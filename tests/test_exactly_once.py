@@ -140,6 +140,7 @@ def test_publish_that_was_killed_before_it_could_say_so_says_it_again(
     for stage in ("relate", "summarize"):
         pipeline.run_stage(stage, work, 0, settings)
     outcome = pipeline.publish(work, settings)
+    assert pipeline.run_stage("tag", work, 0, settings) == {}, "a slower run of the same notes has nothing to do"
     again = pipeline.publish(work, settings)  # Airflow tries the task again: its work area is gone
     assert (again["rows"], again["partition"]) == (outcome["rows"], DAY)
     with pytest.raises(MedpipeError, match="WORK_MISSING"):
@@ -147,18 +148,21 @@ def test_publish_that_was_killed_before_it_could_say_so_says_it_again(
 
 
 def test_a_source_that_is_still_being_written_is_one_error(
-    tmp_path: Path,
-    folder: Path,
-    expected: Tables,
+    tmp_path: Path, folder: Path, expected: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(tmp_path, chunk_documents=9)
-    whole = (folder / "c.ndjson").read_bytes()
-    (folder / "c.ndjson").write_bytes(whole[:70])
-    night = pipeline.plan(settings, DAY, [str(folder)])
-    (folder / "c.ndjson").write_bytes(whole)
-    with pytest.raises(MedpipeError, match=r"SOURCE_CHANGED: c\.ndjson"):
-        pipeline.run_stage("ingest", night["work"], 0, settings)
-    assert files_of(settings.warehouse) == {}
+    source = folder / "c.ndjson"
+    whole = source.read_bytes()
+    source.write_bytes(whole[:70])
+
+    def write_on(_: Any) -> None:  # after the night was planned, before it is read
+        source.write_bytes(whole)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "make_run_id", lambda stage, night: write_on(night) or "r")
+        with pytest.raises(MedpipeError, match=r"SOURCE_CHANGED: c\.ndjson"):
+            pipeline.run(settings, DAY, [str(folder)])
+    assert files_of(settings.warehouse) == {} and not list((settings.warehouse / "_work").glob("dt=*/*"))
     pipeline.run(settings, DAY, [str(folder)])
     assert rows_without_counts(settings.warehouse, DAY) == expected
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -441,6 +443,22 @@ def test_a_note_in_a_language_that_no_model_knows_is_kept_and_not_processed(tmp_
     known = settings_of(tmp_path, languages=("en", "es"))
     pipeline.run(known, DAY, [str(tmp_path / "a.ndjson")])
     assert {row["status"] for row in tables_of(known.warehouse)["documents"]} == {"processed"}
+
+
+def test_the_fragmentation_of_gpu_memory_stands_in_runs(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cuda:
+        is_available = staticmethod(lambda: True)
+        max_memory_reserved = staticmethod(lambda: 400)
+        max_memory_allocated = staticmethod(lambda: 300)
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=Cuda))
+    settings = settings_of(tmp_path, chunk_documents=9)
+    pipeline.run(settings, DAY, [str(folder)])
+    assert {row["gpu_fragmentation"] for row in tables_of(settings.warehouse)["runs"] if row["stage"] == "tag"} == {
+        0.25
+    }
 
 
 def test_nothing_readable_is_an_empty_partition(tmp_path: Path) -> None:
