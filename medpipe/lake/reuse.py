@@ -217,6 +217,8 @@ def _renamed(row: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
     for name, value in row.items():
         if name.endswith("_ids"):
             named[name] = [ids[one] for one in value]
+            if name == "relation_ids":  # entities flow in the order of their places, relations in that of their ids
+                named[name].sort()
         elif name.endswith("_id") and name not in ("document_id", "patient_id", "run_id") and value is not None:
             named[name] = ids[value]
         else:
