@@ -97,6 +97,20 @@ def peak_memory_mb() -> float:
     return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
 
 
+def gpu_fragmentation() -> float | None:
+    """Returns the share of the GPU memory that torch reserved at most and never had allocated; None without a GPU.
+
+    Imports no torch: where nothing else did, nothing ran on a GPU.
+    """
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    reserved = torch.cuda.max_memory_reserved()
+    return 1 - torch.cuda.max_memory_allocated() / reserved if reserved else None
+
+
 def release_memory() -> None:
     """Gives memory that was freed back to the system, so that what chunks leave unused does not add up.
 

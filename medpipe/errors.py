@@ -150,6 +150,21 @@ CODES: dict[str, Code] = {
     "PARTITION_BUSY": Code(
         "Another run is publishing the partition {partition}.", "Wait for it to end and run again.", EXIT_ENVIRONMENT
     ),
+    "WORK_BUSY": Code(
+        "Another run works on the same notes of the partition {partition}.",
+        "Wait for it to end and run again; what it has done is not done twice.",
+        EXIT_ENVIRONMENT,
+    ),
+    "WORK_MISSING": Code(
+        "The work area of this run of the partition {partition} is gone or not complete: {reason}.",
+        "Run the partition again; the tables are untouched.",
+        EXIT_ENVIRONMENT,
+    ),
+    "SOURCE_CHANGED": Code(
+        "{source} changed while it was read.",
+        "Run again when it is written completely; the tables are untouched.",
+        EXIT_INPUT,
+    ),
     "DISK_FULL": Code(
         "There is no space left for {path}.",
         "Free some space and run again; the tables are untouched.",

@@ -6,6 +6,7 @@ that no two lists of parts can run together; written as 32 hexadecimal digits.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -55,6 +56,21 @@ def make_ids(kind: str, *columns: pa.Array | str | int) -> pa.StringArray:
     digests = b"".join([blake2b(content[first:last], digest_size=16).digest() for first, last in pairwise(limits)])
     offsets = np.arange(size + 1, dtype=np.int32) * ID_LENGTH
     return pa.StringArray.from_buffers(size, pa.py_buffer(offsets), pa.py_buffer(digests.hex().encode()))
+
+
+def entity_id(document_id: str, weights_hash: str, start: int, end: int, label: str, fragments: Iterable[int]) -> str:
+    """Returns the id of an entity; ``fragments`` are the starts and ends of its parts, of a discontinuous one."""
+    return make_id("entity", document_id, weights_hash, start, end, label, *fragments)
+
+
+def relation_id(document_id: str, weights_hash: str, kind: str, head_entity_id: str, tail_entity_id: str) -> str:
+    """Returns the id of a relation of type ``kind`` between two entities."""
+    return make_id("relation", document_id, weights_hash, kind, head_entity_id, tail_entity_id)
+
+
+def summary_id(document_id: str, weights_hash: str) -> str:
+    """Returns the id of a document's summary."""
+    return make_id("summary", document_id, weights_hash)
 
 
 def hash_text(text: str) -> str:

@@ -19,25 +19,31 @@ are written aside and renamed; a stage's ``<stage>.json`` comes last and says th
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 import medpipe
-from medpipe.device import peak_memory_mb, release_memory
+from medpipe.device import gpu_fragmentation, peak_memory_mb, release_memory
 from medpipe.errors import MedpipeError, reject_message, split_message
 from medpipe.ids import hash_file, make_id
 from medpipe.ingest.sources import Source, find_sources
 from medpipe.ingest.tables.mapping import ColumnMapping, load_mapping
 from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
+from medpipe.lake.reuse import FinishedNotes
+from medpipe.lake.warehouse import ORDER
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.settings import STAGES, Settings
 from medpipe.tag.codes import Coder, identify_codes
@@ -52,6 +58,12 @@ READS = {
     "summarize": ("documents", "sections", "entities", "relations"),
 }
 WRITES = {"tag": "entities", "relate": "relations", "summarize": "summaries"}
+
+# Chunks in which finished notes are looked for together: one pass over the published rows serves them all.
+GROUP_CHUNKS = 16
+GROUP_BYTES = 32 << 20
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]  # stage, documents done, documents in all (0: not known yet)
 
@@ -119,10 +131,12 @@ def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: i
         "unchanged": len(sources) - len(changed),
     }
     if not changed:
-        shutil.rmtree(work, ignore_errors=True)  # left by a kill between the manifest and the clean-up
+        # Left by a kill between the manifest and the clean-up.
+        shutil.rmtree(work, ignore_errors=True)
+        work.with_suffix(".lock").unlink(missing_ok=True)
         return summary | {"shards": []}
-    if (work / "plan.json").exists():
-        night = read_plan(work) | {"sources": sources}  # the same bytes, perhaps at another path
+    if (earlier := _read_earlier_plan(work)) is not None:
+        night = earlier | {"sources": sources}  # the same bytes, perhaps at another path
     else:
         total = sum(source["bytes"] for source in changed)
         count = max(1, min(shards, len(changed), -(-total // settings.shard_bytes)))
@@ -200,6 +214,15 @@ def stage_models(settings: Settings) -> dict[str, ModelId]:
     }
 
 
+def _read_earlier_plan(work: Path) -> dict[str, Any] | None:
+    """Returns the plan of a run that was killed; none where it cannot be read: then nothing of that run is kept."""
+    try:
+        return read_plan(work)
+    except MedpipeError:
+        shutil.rmtree(work, ignore_errors=True)
+        return None
+
+
 def _measure(source: Source) -> tuple[int, str]:
     try:
         return source.path.stat().st_size, hash_file(str(source.path))
@@ -239,8 +262,19 @@ def _sources_with_open_ends(root: Path, partition: str) -> set[str]:
 
 
 def read_plan(work: str | Path) -> dict[str, Any]:
-    """Returns the plan of a work area."""
-    return dict(files.read_json(Path(work) / "plan.json"))
+    """Returns the plan of a work area.
+
+    Raises:
+        MedpipeError: WORK_MISSING where there is none, or none that can be read.
+    """
+    try:
+        return dict(files.read_json(Path(work) / "plan.json"))
+    except files.DamagedFileError as error:
+        raise MedpipeError("WORK_MISSING", partition=_partition_of(Path(work)), reason="it has no plan") from error
+
+
+def _partition_of(work: Path) -> str:
+    return work.parent.name.removeprefix("dt=")
 
 
 # --- stages ---------------------------------------------------------------------------------
@@ -256,11 +290,28 @@ def run_stage(
             stage raises about its device, its model or the disk. A bad document raises nothing: it goes to quarantine.
     """
     work = Path(work)
+    if not (work / "plan.json").exists() and _published_outcome(work, settings):
+        return {}  # another run of the same notes was faster
     night = read_plan(work)
     folder = work / f"shard-{shard:05d}"
+    with files.locked(work / f"{folder.name}.lock", MedpipeError("WORK_BUSY", partition=night["partition"])):
+        try:
+            return _run_stage(stage, night, folder, shard, settings, progress)
+        except files.DamagedFileError as damaged:
+            log.warning("%s of shard %d is damaged or gone: the shard is done again", damaged, shard)
+        shutil.rmtree(folder, ignore_errors=True)
+        for earlier in STAGES[: STAGES.index(stage)]:
+            _run_stage(earlier, night, folder, shard, settings, progress)
+        return _run_stage(stage, night, folder, shard, settings, progress)
+
+
+def _run_stage(
+    stage: str, night: Mapping[str, Any], folder: Path, shard: int, settings: Settings, progress: Progress | None
+) -> dict[str, float]:
     run_id = make_run_id(stage, night)
     if stage == "ingest":
         return _ingest_shard(folder, night, shard, settings, run_id, progress)
+    files.read_json(folder / "ingest.json")  # the chunks are all there
     chunks = sorted(folder.glob("chunk-*"))
     sizes = {chunk: read_done(chunk, "ingest")["documents"] for chunk in chunks}
     waiting = [chunk for chunk in chunks if not (chunk / f"{stage}.json").exists()]
@@ -340,28 +391,110 @@ def _ingest_shard(
         chunk_chars=settings.chunk_chars,
         run_id=run_id,
     )
-    started_at = datetime.now(UTC)
-    started = time.monotonic()
-    for index, output in enumerate(outputs):
-        rows = dict(output.rows)
-        totals.update(output.counts)
-        if known is not None:
-            old = pc.is_in(rows["documents"]["document_id"], known)
-            kept += rows["documents"].filter(old)["document_id"].to_pylist()
-            rows["documents"] = rows["documents"].filter(pc.invert(old))
-            rows["sections"] = _of_documents(rows["sections"], rows["documents"]["document_id"])
-        if not len(rows["documents"]) and not output.rejects:
-            continue
-        chunk = folder / f"chunk-{index:05d}"
-        _write_output(chunk, "ingest", rows, output.rejects, output.counts, started, started_at, run_id, "cpu")
-        started_at = datetime.now(UTC)
-        started = time.monotonic()
+    finished = FinishedNotes(
+        Path(night["warehouse"]),
+        night["fingerprint"],
+        stage_models(settings),
+        {one: make_run_id(one, night) for one in STAGES},
+        partitions=settings.reuse_partitions,
+    )
+    index = 0
+    clock = Clock()
+    for group in _group_outputs(outputs, documents=GROUP_CHUNKS * settings.chunk_documents if finished.places else 1):
+        for output in group:
+            totals.update(output.counts)
+            if known is not None:
+                kept += _take_out(output, known).to_pylist()
+        reused = list(finished.take(*_join(group))) if finished.places else []
+        for one in reused:
+            totals["reused"] += len(one.rows["documents"])
+            for output in group:
+                _take_out(output, one.rows["documents"]["document_id"].combine_chunks())
+            for rows in _cut_rows(one.rows, settings):
+                _write_reused(folder / f"chunk-{index:05d}", one.stages, rows, clock, night)
+                index += 1
+        for output in group:
+            if len(output.rows["documents"]) or output.rejects:
+                chunk = folder / f"chunk-{index:05d}"
+                _write_output(chunk, "ingest", output.rows, output.rejects, output.counts, clock.lap(), run_id, "cpu")
+                index += 1
         if progress:
             progress("ingest", int(totals["documents"]), 0)
+    _check_unchanged(night, shard)
     totals["unchanged"] = len(kept)
     files.write_json(folder / "keep.json", kept)
     files.write_json(done, {"counts": totals})
     return dict(totals)
+
+
+def _check_unchanged(night: Mapping[str, Any], shard: int) -> None:
+    """Raises SOURCE_CHANGED where a source is not, after it was read, what it was when the night was planned."""
+    planned = {source["name"]: source for source in night["sources"]}
+    for name in night["shards"][shard]:
+        source = planned[name]
+        try:
+            digest = hash_file(source["path"])
+        except OSError:
+            digest = ""
+        if digest != source["digest"]:
+            raise MedpipeError("SOURCE_CHANGED", source=name)
+
+
+def _group_outputs(outputs: Iterable[StageOutput], *, documents: int) -> Iterator[list[StageOutput]]:
+    """Joins chunks until they hold ``documents`` documents or a good part of what a stage may hold."""
+    group: list[StageOutput] = []
+    for output in outputs:
+        group.append(StageOutput(dict(output.rows), output.rejects, output.counts))
+        if sum(len(one.rows["documents"]) for one in group) >= documents or (
+            sum(one.rows["documents"].nbytes for one in group) >= GROUP_BYTES
+        ):
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _join(group: Sequence[StageOutput]) -> tuple[pa.Table, pa.Table]:
+    """Returns the documents and the sections of some chunks, in the order of the tables."""
+    documents, sections = (
+        pa.concat_tables([one.rows[name] for one in group]).sort_by([(key, "ascending") for key in ORDER[name]])
+        for name in ("documents", "sections")
+    )
+    return documents, sections
+
+
+def _take_out(output: StageOutput, document_ids: pa.Array) -> pa.Array:
+    """Takes documents and their sections out of a chunk; returns the ids of those that were there."""
+    rows = dict(output.rows)
+    there = pc.is_in(rows["documents"]["document_id"], document_ids)
+    taken = rows["documents"].filter(there)["document_id"].combine_chunks()
+    rows["documents"] = rows["documents"].filter(pc.invert(there))
+    rows["sections"] = _of_documents(rows["sections"], rows["documents"]["document_id"])
+    output.rows = rows
+    return taken
+
+
+def _cut_rows(rows: Mapping[str, pa.Table], settings: Settings) -> Iterator[dict[str, pa.Table]]:
+    """Cuts rows of whole documents into chunks that later stages may hold."""
+    sizes = np.cumsum(rows["documents"]["n_chars"].to_numpy()) // settings.chunk_chars
+    places = np.arange(len(sizes)) // settings.chunk_documents
+    edges = np.flatnonzero(np.diff(sizes) | np.diff(places)) + 1
+    for first, last in pairwise([0, *edges.tolist(), len(sizes)]):
+        ids = rows["documents"]["document_id"].slice(first, last - first)
+        yield {name: _of_documents(table, ids) for name, table in rows.items()}
+
+
+def _write_reused(
+    chunk: Path, stages: Sequence[str], rows: Mapping[str, pa.Table], clock: Clock, night: Mapping[str, Any]
+) -> None:
+    """Writes a chunk that the first ``stages`` need not look at again."""
+    counts = {"reused": float(len(rows["documents"]))}
+    lap = clock.lap()
+    ingested = {name: rows[name] for name in ("documents", "sections")}
+    _write_output(chunk, "ingest", ingested, [], counts, lap, make_run_id("ingest", night), "cpu")
+    for stage in stages:
+        table = WRITES[stage]
+        _write_output(chunk, stage, {table: rows[table]}, [], counts, clock.lap(), make_run_id(stage, night), "none")
 
 
 def _published_ids(night: Mapping[str, Any]) -> pa.Array:
@@ -382,8 +515,7 @@ def _of_documents(table: pa.Table, document_ids: pa.ChunkedArray) -> pa.Table:
 
 def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str) -> None:
     """Runs a stage over a chunk; ``worker`` is None where no chunk has documents."""
-    started_at = datetime.now(UTC)
-    started = time.monotonic()
+    clock = Clock()
     tables = {name: files.read_table(chunk / f"{name}.parquet") for name in READS[stage]}
     documents = tables["documents"]
     failed = pc.is_in(documents["document_id"], failed_documents(chunk, STAGES[: STAGES.index(stage)]))
@@ -396,7 +528,7 @@ def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str) -> No
     else:
         output = run_isolated(worker, tables, run_id=run_id)
     device = str(worker.device) if worker else "none"
-    _write_output(chunk, stage, output.rows, output.rejects, output.counts, started, started_at, run_id, device)
+    _write_output(chunk, stage, output.rows, output.rejects, output.counts, clock.lap(), run_id, device)
     release_memory()
 
 
@@ -447,8 +579,7 @@ def _write_output(
     rows: Mapping[str, pa.Table],
     rejects: Sequence[Reject],
     counts: Mapping[str, float],
-    started: float,
-    started_at: datetime,
+    lap: Lap,
     run_id: str,
     device: str,
 ) -> None:
@@ -462,10 +593,11 @@ def _write_output(
         "rejects": len(rejects),
         "counts": dict(counts),
         "device": device,
-        "started_at": started_at.isoformat(),
-        "finished_at": datetime.now(UTC).isoformat(),
-        "seconds": time.monotonic() - started,
+        "started_at": lap.started_at.isoformat(),
+        "finished_at": lap.finished_at.isoformat(),
+        "seconds": lap.seconds,
         "peak_memory_mb": peak_memory_mb(),
+        "gpu_fragmentation": gpu_fragmentation(),
     }
     files.write_json(chunk / f"{stage}.json", done)
 
@@ -486,6 +618,30 @@ def quarantine_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
     return contracts.conform("quarantine", {name: [row[name] for row in ordered] for name in names})
 
 
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """How long a chunk took. ``seconds`` are of a clock that nobody sets; the times are the wall's, never backwards."""
+
+    started_at: datetime
+    finished_at: datetime
+    seconds: float
+
+
+class Clock:
+    """Measures what was done since it was made, or since it was read last."""
+
+    def __init__(self) -> None:
+        self.started_at = datetime.now(UTC)
+        self.started = time.monotonic()
+
+    def lap(self) -> Lap:
+        """Returns the time since the last call and starts again."""
+        seconds = time.monotonic() - self.started
+        lap = Lap(self.started_at, self.started_at + timedelta(seconds=seconds), seconds)
+        self.started_at, self.started = lap.finished_at, time.monotonic()
+        return lap
+
+
 def _sum_counts(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     total: Counter[str] = Counter()
     for one in counts:
@@ -500,10 +656,50 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
     """Merges the chunks of all shards into the partition's tables, atomically, and clears the work area.
 
     Returns:
-        ``rows`` and ``schema_versions`` per table, and ``counts``, the funnel of the run.
+        ``rows`` and ``schema_versions`` per table, and ``counts``, the funnel of the run. Published already, and killed
+        before it could say so, it returns the same but the counts of new rows.
+
+    Raises:
+        MedpipeError: WORK_MISSING where a work file is damaged or gone; PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED,
+            CONTRACT_BROKEN. The tables are then as before.
     """
     work = Path(work)
-    night = read_plan(work)
+    if not (work / "plan.json").exists() and (published := _published_outcome(work, settings)):
+        return published  # this very run was published, and killed before it could say so
+    try:
+        return _publish(work, read_plan(work), settings)
+    except files.DamagedFileError as damaged:
+        if work not in damaged.path.parents:
+            raise MedpipeError("WAREHOUSE_INVALID", path=damaged.path, reason="it is damaged") from None
+        # ``run_stage`` does the shards again that are not complete: the next run finds them so.
+        for shard in work.glob("shard-*"):
+            if shard.is_dir() and not _is_readable(shard):
+                shutil.rmtree(shard, ignore_errors=True)
+        reason = f"{damaged} is damaged or not there"
+        raise MedpipeError("WORK_MISSING", partition=_partition_of(work), reason=reason) from None
+
+
+def _published_outcome(work: Path, settings: Settings) -> dict[str, Any] | None:
+    """Returns what ``publish`` returned, if the partition was published last from this work area."""
+    manifest = warehouse.read_manifest(settings.warehouse.resolve(), _partition_of(work))
+    if manifest is None or manifest["facts"].get("work") != work.name:
+        return None
+    return _outcome(manifest, {})
+
+
+def _is_readable(shard: Path) -> bool:
+    """Says whether all of a shard's files can be read."""
+    try:
+        for path in shard.rglob("*.parquet"):
+            files.read_table(path)
+        for path in shard.rglob("*.json"):
+            files.read_json(path)
+        return (shard / "ingest.json").exists()
+    except (files.DamagedFileError, OSError):
+        return False
+
+
+def _publish(work: Path, night: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     chunks = sorted(work.glob("shard-*/chunk-*"))
     funnel = _sum_counts(
         files.read_json(work / f"shard-{index:05d}" / "ingest.json")["counts"] for index in range(len(night["shards"]))
@@ -527,15 +723,20 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
             sources=frozenset(shard_sources),
             keep=frozenset(key for path in sorted(work.glob("shard-*/keep.json")) for key in files.read_json(path)),
             failed=frozenset(key for chunk in chunks for key in failed_documents(chunk, STAGES).to_pylist()),
-            facts={"fingerprint": night["fingerprint"], "sources": digests, "funnel": funnel},
+            facts={"fingerprint": night["fingerprint"], "sources": digests, "funnel": funnel, "work": work.name},
         )
     )
     shutil.rmtree(work, ignore_errors=True)
+    return _outcome(manifest, new_rows)
+
+
+def _outcome(manifest: Mapping[str, Any], new_rows: Mapping[str, int]) -> dict[str, Any]:
+    facts = manifest["facts"]
     return {
-        "partition": night["partition"],
+        "partition": manifest["partition"],
         "rows": {name: manifest["tables"][name]["rows"] for name in contracts.TABLES},
-        "schema_versions": night["fingerprint"]["schemas"],
-        "counts": funnel | new_rows,
+        "schema_versions": facts["fingerprint"]["schemas"],
+        "counts": facts["funnel"] | new_rows,
     }
 
 
@@ -562,13 +763,15 @@ def _run_row(stage: str, night: Mapping[str, Any], chunks: Sequence[Path], setti
         "model_name": model.name if model else None,
         "weights_hash": model.weights_hash if model else None,
         "schema_versions": list(night["fingerprint"]["schemas"].items()),
-        "device": done[0]["device"] if done else "none",
+        "device": next((one["device"] for one in done if one["device"] != "none"), "none"),
         "rows_in": sum(read_done(chunk, "ingest")["documents"] for chunk in chunks),
         "rows_out": sum(one["rows"] for one in done),
         "rejects": sum(one["rejects"] for one in done),
         "seconds": sum(one["seconds"] for one in done),
         "peak_memory_mb": max((one["peak_memory_mb"] for one in done), default=peak_memory_mb()),
-        "gpu_fragmentation": None,
+        "gpu_fragmentation": max(
+            (one["gpu_fragmentation"] for one in done if one["gpu_fragmentation"] is not None), default=None
+        ),
         "counts": [{"name": name, "value": float(value)} for name, value in sorted(counts.items())],
     }
 
@@ -588,10 +791,22 @@ def run(
     night = plan(settings, partition, inputs)
     done: dict[str, Any] = {"counts": {}}
     if night["shards"]:
-        for stage in STAGES:
-            for shard in night["shards"]:
-                run_stage(stage, night["work"], shard["index"], settings, progress)
-        done = publish(night["work"], settings)
+        lock = Path(night["work"]).with_suffix(".lock")
+        with files.locked(lock, MedpipeError("WORK_BUSY", partition=partition)) as waited:
+            if waited or not (Path(night["work"]) / "plan.json").exists():
+                night = plan(settings, partition, inputs)  # whoever held the lock may have done it all
+            try:
+                for stage in STAGES if night["shards"] else ():
+                    for shard in night["shards"]:
+                        run_stage(stage, night["work"], shard["index"], settings, progress)
+            except MedpipeError as error:
+                if error.code == "SOURCE_CHANGED":  # nobody will ever go on with this plan
+                    shutil.rmtree(night["work"], ignore_errors=True)
+                    lock.unlink(missing_ok=True)
+                raise
+            if night["shards"]:
+                done = publish(night["work"], settings)
+            lock.unlink(missing_ok=True)
     return {"partition": partition, "sources": night["sources"], "unchanged": night["unchanged"]} | done
 
 

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     type_column: str | None = Field(None, description="Column of the note's type; wins over the mapping file.")
     shards: int = Field(16, gt=0, le=1024, description="Into how many shards a night is cut at most.")
     shard_bytes: int = Field(8 << 20, gt=0, description="A night is cut into no more shards than these bytes fill.")
+    reuse_partitions: int = Field(
+        31, ge=0, description="In how many partitions, the newest first, finished notes are looked for; 0: in none."
+    )
     cpu_stages: tuple[Literal["ingest", "tag", "relate", "summarize"], ...] = Field(
         (), description="Stages that go to CPU workers (queue `cpu`, default pool) and not to the pool and queue `gpu`."
     )

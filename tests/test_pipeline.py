@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +16,7 @@ import pytest
 
 from medpipe import pipeline
 from medpipe.errors import MedpipeError
-from medpipe.ids import make_id
+from medpipe.ids import entity_id, make_id, relation_id, summary_id
 from medpipe.lake import contracts, warehouse
 from medpipe.records import ModelId, StageOutput
 from medpipe.settings import Settings
@@ -50,9 +53,9 @@ class FakeStage:
             ("section_id", "subtype", "parent_entity_id", "fragments", "code_system", "code", "code_score")
         )
         facts |= dict.fromkeys(("negated", "uncertain", "hypothetical", "historical", "family"), False)
-        key = make_id("entity", document["document_id"], self.model.weights_hash, start)
+        key = entity_id(document["document_id"], self.model.weights_hash, start, start + 5, "SYMPTOM", ())
         return [facts | {
-            "entity_id": key, "document_id": document["document_id"], "patient_id": None, "start": start, "end": start + 5,
+            "entity_id": key, "document_id": document["document_id"], "patient_id": document["patient_id"], "start": start, "end": start + 5,
             "text": text[start : start + 5], "label": "SYMPTOM", "score": 0.5, "depth": 0,
         }]  # fmt: skip
 
@@ -61,7 +64,7 @@ class FakeStage:
             row["entity_id"] for row in tables["entities"].to_pylist() if row["document_id"] == document["document_id"]
         ]
         return [{
-            "relation_id": make_id("relation", one), "document_id": document["document_id"], "patient_id": None,
+            "relation_id": relation_id(document["document_id"], self.model.weights_hash, "has_symptom", one, one), "document_id": document["document_id"], "patient_id": document["patient_id"],
             "type": "has_symptom", "head_entity_id": one, "tail_entity_id": one, "score": 0.5, "negated": False,
             "evidence_start": 0, "evidence_end": 1, "sentence_distance": 0,
         } for one in ids]  # fmt: skip
@@ -71,7 +74,7 @@ class FakeStage:
             ("n_sentences", "n_unsupported_entities", "n_unsupported_numbers", "n_polarity_errors", "n_repaired"), 0
         )
         return [counts | {
-            "summary_id": make_id("summary", document["document_id"]), "document_id": document["document_id"], "patient_id": None,
+            "summary_id": summary_id(document["document_id"], self.model.weights_hash), "document_id": document["document_id"], "patient_id": document["patient_id"],
             "text": document["text"][:5], "sections": None, "tokens": [], "entity_ids": [], "relation_ids": [],
             "method": "extractive", "faithful": True,
         }]  # fmt: skip
@@ -82,6 +85,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelId]:
     models = {stage: ModelId(stage, "1", make_id("weights", stage)) for stage in pipeline.WRITES}
     monkeypatch.setattr(pipeline, "stage_models", lambda settings: dict(models))
     monkeypatch.setattr(pipeline, "load_stage", lambda stage, settings: FakeStage(stage, models[stage]))
+    monkeypatch.setattr(pipeline, "release_memory", lambda: None)  # a tenth of a second each time, in a full process
     FakeStage.calls = []
     return models
 
@@ -212,6 +216,139 @@ def test_a_better_model_that_finds_less_replaces_all_rows(
     assert {row["n_entities"] for row in rows["documents"]} == {0}
 
 
+def rows_without_counts(root: Path, partition: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a partition but for what differs between a note that was made and one that was taken over."""
+    found = {table: warehouse.read_table(root, table, partition=partition).to_pylist() for table in contracts.TABLES}
+    differs = {*TIMES, "counts", "device"}
+    found["runs"] = [{name: value for name, value in row.items() if name not in differs} for row in found["runs"]]
+    return found
+
+
+def computed() -> Counter[str]:
+    """How many notes each stage looked at since the last call."""
+    total: Counter[str] = Counter()
+    for stage, size in FakeStage.calls:
+        total[stage] += size
+    FakeStage.calls = []
+    return total
+
+
+def assert_as_made_afresh(settings: Settings, folder: Path, partition: str) -> None:
+    """A partition that took rows over is that of a warehouse in which nothing was there to take."""
+    fresh = settings.model_copy(update={"warehouse": settings.warehouse.parent / "fresh"})
+    pipeline.run(fresh, partition, [str(folder)])
+    found, wanted = (rows_without_counts(one.warehouse, partition) for one in (settings, fresh))
+    runs = {row["run_id"]: row for row in found.pop("runs")}  # those of earlier runs stay
+    assert all(runs[row["run_id"]] == row for row in wanted.pop("runs"))
+    assert found == wanted
+    assert warehouse.check(settings.warehouse) == []
+
+
+@pytest.mark.parametrize("chunk_documents", [3, 100])
+def test_a_second_night_over_the_same_folder_computes_what_is_new(
+    tmp_path: Path, folder: Path, chunk_documents: int
+) -> None:
+    settings = settings_of(tmp_path, chunk_documents=chunk_documents)
+    pipeline.run(settings, DAY, [str(folder)])
+    assert computed() == {"tag": 20, "relate": 20, "summarize": 20}
+    (folder / "a.ndjson").rename(folder / "moved.ndjson")  # the same notes at another place have other ids
+    (folder / "new.ndjson").write_text(json.dumps({"document_id": "n", "text": "A new cough."}))
+    outcome = pipeline.run(settings, "2026-02-01", [str(folder)])
+    assert computed() == {"tag": 1, "relate": 1, "summarize": 1}
+    assert (outcome["counts"]["reused"], outcome["counts"]["documents"], outcome["rows"]["documents"]) == (20, 21, 21)
+    assert_as_made_afresh(settings, folder, "2026-02-01")
+    off = settings.model_copy(update={"reuse_partitions": 0})
+    computed()
+    pipeline.run(off, "2026-02-02", [str(folder)])
+    assert computed()["tag"] == 21
+
+
+def test_what_agrees_is_taken_over_and_the_rest_is_made(
+    tmp_path: Path, folder: Path, fakes: dict[str, ModelId], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(folder)])
+    computed()
+    fakes["summarize"] = ModelId("summarize", "2", make_id("weights", "summarizer 2"))
+    pipeline.run(settings, DAY, [str(folder)])
+    assert computed() == {"summarize": 20}, "a new summarizer: entities and relations stay"
+    assert_as_made_afresh(settings, folder, DAY)
+    computed()
+    scored = settings.model_copy(update={"min_relation_score": 0.4})
+    pipeline.run(scored, "2026-02-01", [str(folder)])
+    assert computed() == {"relate": 20, "summarize": 20}
+    fakes["tag"] = ModelId("tag", "2", make_id("weights", "better"))
+    monkeypatch.setattr(FakeStage, "tag", lambda self, document, tables: [])
+    pipeline.run(scored, "2026-02-01", [str(folder)])
+    assert computed() == {"tag": 20, "relate": 20, "summarize": 20}
+    assert rows_without_counts(settings.warehouse, "2026-02-01")["entities"] == []
+
+
+def test_a_note_that_no_stage_could_take_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    lines = [json.dumps({"document_id": str(n), "text": f"{n} cough{' crash' * (n == 2)}."}) for n in range(4)]
+    (landing / "a.ndjson").write_text("\n".join(lines))
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(landing)])
+    computed()
+    run = FakeStage.run
+    monkeypatch.setattr(pipeline, "run_isolated", lambda worker, tables, run_id: run(worker, tables, run_id=run_id))
+    monkeypatch.setattr(FakeStage, "run", run)
+    with pytest.raises(AssertionError):
+        pipeline.run(settings, "2026-02-01", [str(landing)])
+    assert computed() == {"tag": 1}, "the three that were finished are not looked at"
+
+
+def test_rows_that_cannot_be_trusted_are_made_again(tmp_path: Path, folder: Path) -> None:
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(folder)])
+    computed()
+    path = warehouse.table_path(settings.warehouse, "entities", DAY)
+    path.write_bytes(path.read_bytes()[:-50])  # cut off
+    pipeline.run(settings, "2026-02-01", [str(folder)])
+    assert computed()["tag"] == 20
+    warehouse.journal_path(settings.warehouse, "2026-02-01").write_text("{}")  # being published
+    pipeline.run(settings, "2026-02-02", [str(folder)])
+    assert computed()["tag"] == 20
+
+
+def test_the_same_text_with_other_facts_or_sections_is_another_note(tmp_path: Path) -> None:
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    settings = settings_of(tmp_path)
+    note = {"document_id": "1", "text": "A cough.", "note_type": "Progress note"}
+    (landing / "a.json").write_text(json.dumps(note))
+    pipeline.run(settings, DAY, [str(landing)])
+    computed()
+    (landing / "a.json").write_text(json.dumps(note | {"note_type": "Discharge summary"}))
+    pipeline.run(settings, "2026-02-01", [str(landing)])
+    assert computed()["tag"] == 1
+    (landing / "a.json").write_text(json.dumps(note | {"patient_id": "another"}))
+    pipeline.run(settings, "2026-02-02", [str(landing)])
+    assert computed()["tag"] == 0
+    assert_as_made_afresh(settings, landing, "2026-02-02")
+
+
+def test_late_and_superseding_notes(tmp_path: Path, folder: Path) -> None:
+    settings = settings_of(tmp_path)
+    pipeline.run(settings, DAY, [str(folder)])
+    pipeline.run(settings, "2026-02-01", [str(folder)])
+    computed()
+    (folder / "late.ndjson").write_text(json.dumps({"document_id": "late", "text": "A late cough."}))
+    pipeline.run(settings, DAY, [str(folder)])
+    assert computed() == {"tag": 1, "relate": 1, "summarize": 1}
+    assert len(rows_without_counts(settings.warehouse, DAY)["documents"]) == 21
+    lines = (folder / "a.ndjson").read_text().splitlines()
+    lines[0] = json.dumps({"document_id": "a0", "text": "Corrected: no cough."})
+    (folder / "a.ndjson").write_text("\n".join(lines))
+    pipeline.run(settings, DAY, [str(folder)])
+    assert computed() == {"tag": 1, "relate": 1, "summarize": 1}
+    rows = rows_without_counts(settings.warehouse, DAY)
+    assert [row["text"] for row in rows["documents"] if row["record"] == "a0"] == ["Corrected: no cough."]
+    assert len(rows["documents"]) == len(rows["summaries"]) == 21 and warehouse.check(settings.warehouse) == []
+
+
 def test_one_bad_document_costs_one_document(tmp_path: Path) -> None:
     landing = tmp_path / "landing"
     landing.mkdir()
@@ -306,6 +443,22 @@ def test_a_note_in_a_language_that_no_model_knows_is_kept_and_not_processed(tmp_
     known = settings_of(tmp_path, languages=("en", "es"))
     pipeline.run(known, DAY, [str(tmp_path / "a.ndjson")])
     assert {row["status"] for row in tables_of(known.warehouse)["documents"]} == {"processed"}
+
+
+def test_the_fragmentation_of_gpu_memory_stands_in_runs(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cuda:
+        is_available = staticmethod(lambda: True)
+        max_memory_reserved = staticmethod(lambda: 400)
+        max_memory_allocated = staticmethod(lambda: 300)
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=Cuda))
+    settings = settings_of(tmp_path, chunk_documents=9)
+    pipeline.run(settings, DAY, [str(folder)])
+    assert {row["gpu_fragmentation"] for row in tables_of(settings.warehouse)["runs"] if row["stage"] == "tag"} == {
+        0.25
+    }
 
 
 def test_nothing_readable_is_an_empty_partition(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ Faults of the disk become errors that a user can act on; the file that was there
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medpipe.errors import MedpipeError
+
+LOCK_SECONDS = 60.0  # how long one waits for a lock
 
 # Rows that a row group holds: about 100 MB of text, or 100,000 narrow rows, decompressed.
 ROW_GROUP_ROWS = 100_000
@@ -34,6 +38,52 @@ def disk_faults(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise MedpipeError("PERMISSION_DENIED", path=path) from error
         raise
+
+
+class DamagedFileError(Exception):
+    """A file of ours that is cut off, changed or gone. Its message holds no more than its name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(path.name)
+
+
+@contextmanager
+def damage_found(path: Path) -> Iterator[None]:
+    """Turns what reading a damaged file raises into ``DamagedFileError``; faults of the disk pass."""
+    try:
+        yield
+    except (pa.ArrowException, json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError):
+        raise DamagedFileError(path) from None  # the cause may quote what the file holds
+    except OSError as error:
+        if error.errno is None:  # Arrow's word for a page that is not what was written
+            raise DamagedFileError(path) from None
+        raise
+
+
+@contextmanager
+def locked(path: Path, busy: MedpipeError) -> Iterator[bool]:
+    """Holds the lock of a file; the system frees the lock of a process that is killed. Gives whether it had to wait.
+
+    Raises:
+        MedpipeError: ``busy`` after LOCK_SECONDS; DISK_FULL, PERMISSION_DENIED.
+    """
+    with disk_faults(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    with lock:
+        deadline = time.monotonic() + LOCK_SECONDS
+        waited = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise busy from None
+                waited = True
+                time.sleep(0.05)
+        yield waited
 
 
 @contextmanager
@@ -67,13 +117,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Reads a JSON file.
+
+    Raises:
+        DamagedFileError: where it is none, or not there.
+    """
+    with damage_found(path):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Opens a Parquet file for writing, the way all our files are written."""
-    return pq.ParquetWriter(path, schema, compression="zstd", write_page_index=True, version="2.6")
+    return pq.ParquetWriter(
+        path, schema, compression="zstd", write_page_index=True, write_page_checksum=True, version="2.6"
+    )
 
 
 def write_rows(writer: pq.ParquetWriter, table: pa.Table) -> None:
@@ -93,10 +150,16 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Reads a whole Parquet file."""
-    return pq.read_table(path, partitioning=None)
+    """Reads a whole Parquet file and compares its pages with their checksums.
+
+    Raises:
+        DamagedFileError: where it is none, not there, or not what was written.
+    """
+    with damage_found(path):
+        return pq.read_table(path, partitioning=None, page_checksum_verification=True)
 
 
 def count_rows(path: Path) -> int:
-    """Returns the number of rows of a Parquet file, from its footer."""
-    return int(pq.read_metadata(path).num_rows)
+    """Returns the number of rows of a Parquet file, from its footer; raises ``DamagedFileError``."""
+    with damage_found(path):
+        return int(pq.read_metadata(path).num_rows)

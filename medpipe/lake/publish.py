@@ -9,9 +9,7 @@ manifest names a set of files that belong together.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from medpipe.lake.merge import merge_sorted
 from medpipe.lake.warehouse import (
     ORDER,
     iter_file,
+    journal_path,
     manifest_path,
     partitions,
     published_path,
@@ -37,7 +36,6 @@ from medpipe.lake.warehouse import (
     table_path,
 )
 
-LOCK_SECONDS = 60.0
 # Rows held at a time over all files that are merged; less where they are many, and for long texts.
 MERGE_ROWS = 1 << 16
 MERGE_DOCUMENTS = 1 << 12
@@ -74,9 +72,9 @@ def publish_partition(new: PublishInput) -> dict[str, Any]:
                     "renames": [[str(path.relative_to(new.warehouse)), table] for table, path in staged.items()],
                     "manifest": manifest,
                 }
-                files.write_json(_journal(new.warehouse, new.partition), journal)
+                files.write_json(journal_path(new.warehouse, new.partition), journal)
         except BaseException:
-            if not _journal(new.warehouse, new.partition).exists():
+            if not journal_path(new.warehouse, new.partition).exists():
                 shutil.rmtree(staging, ignore_errors=True)
             raise
         _finish_renames(new.warehouse, new.partition)
@@ -110,7 +108,7 @@ def migrate(root: Path) -> list[str]:
 
 def recover(warehouse: Path, partition: str) -> None:
     """Finishes what a killed publish had begun; does nothing where there is nothing to finish."""
-    if _journal(warehouse, partition).exists() or _staging(warehouse, partition).exists():
+    if journal_path(warehouse, partition).exists() or _staging(warehouse, partition).exists():
         with partition_lock(warehouse, partition):
             _finish_renames(warehouse, partition)
 
@@ -123,19 +121,7 @@ def partition_lock(warehouse: Path, partition: str) -> Iterator[None]:
         MedpipeError: PARTITION_BUSY after a minute.
     """
     path = warehouse / "_manifests" / f".dt={partition}.lock"
-    with files.disk_faults(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
-    with lock:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise MedpipeError("PARTITION_BUSY", partition=partition) from None
-                time.sleep(0.05)
+    with files.locked(path, MedpipeError("PARTITION_BUSY", partition=partition)):
         yield
 
 
@@ -143,13 +129,9 @@ def _staging(warehouse: Path, partition: str) -> Path:
     return warehouse / "_work" / f"dt={partition}" / "publish"
 
 
-def _journal(warehouse: Path, partition: str) -> Path:
-    return warehouse / "_manifests" / f".dt={partition}.publishing"
-
-
 def _finish_renames(warehouse: Path, partition: str) -> None:
     """Does the renames of a journal that were not done yet, then the manifest; clears what has no journal."""
-    path = _journal(warehouse, partition)
+    path = journal_path(warehouse, partition)
     with files.disk_faults(warehouse):
         if path.exists():
             journal = files.read_json(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,11 @@ def manifest_path(root: Path, partition: str) -> Path:
     return root / "_manifests" / f"dt={partition}.json"
 
 
+def journal_path(root: Path, partition: str) -> Path:
+    """Returns where the journal of a publish lies: while it stands, files of the partition are being replaced."""
+    return root / "_manifests" / f".dt={partition}.publishing"
+
+
 def partitions(root: Path) -> list[str]:
     """Returns the published partitions, oldest first."""
     return sorted(path.stem.removeprefix("dt=") for path in (root / "_manifests").glob("dt=????-??-??.json"))
@@ -55,6 +61,16 @@ def read_manifest(root: Path, partition: str) -> dict[str, Any] | None:
     """Returns the manifest of a partition; ``None`` where it was never published."""
     path = manifest_path(root, partition)
     return dict(files.read_json(path)) if path.is_file() else None
+
+
+def read_settled_manifest(root: Path, partition: str) -> dict[str, Any] | None:
+    """Returns the manifest of a partition whose files are not being replaced; else ``None``.
+
+    What is read between two calls that return the same manifest is what it names, also while others publish.
+    """
+    if journal_path(root, partition).exists():  # looked at first: a publish that ends later changes the manifest
+        return None
+    return read_manifest(root, partition)
 
 
 def read_table(
@@ -95,9 +111,27 @@ def read_table(
     return pa.concat_tables([*found, data.to_table(columns=names, filter=filters)])
 
 
+def read_partition(root: Path, partition: str, tables: Sequence[str] = contracts.TABLES) -> dict[str, pa.Table]:
+    """Reads tables of one partition that belong together, also while others publish it.
+
+    Raises:
+        MedpipeError: PARTITION_BUSY where it is replaced again and again for a minute.
+    """
+    deadline = time.monotonic() + files.LOCK_SECONDS
+    while True:
+        manifest = read_settled_manifest(root, partition)
+        if manifest is not None or not journal_path(root, partition).exists():
+            found = {table: read_table(root, table, partition=partition) for table in tables}
+            if read_settled_manifest(root, partition) == manifest:
+                return found
+        if time.monotonic() > deadline:
+            raise MedpipeError("PARTITION_BUSY", partition=partition)
+        time.sleep(0.02)
+
+
 def iter_file(path: Path, batch_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yields a Parquet file in tables of at most ``batch_rows`` rows."""
-    with pq.ParquetFile(path) as file:
+    """Yields a Parquet file in tables of at most ``batch_rows`` rows; raises ``files.DamagedFileError``."""
+    with files.damage_found(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         for batch in file.iter_batches(batch_rows, columns=list(columns) if columns is not None else None):
             yield pa.Table.from_batches([batch])
 

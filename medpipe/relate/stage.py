@@ -15,7 +15,7 @@ import torch
 
 from medpipe.device import resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
-from medpipe.ids import make_id
+from medpipe.ids import relation_id
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.relate.decode import calibrate, find_evidence
 from medpipe.relate.features import PAIR_FEATURES, Graph, Mentions, PairRule, build_graph, collate
@@ -212,13 +212,8 @@ class Relater:
             )
             for place, (head, tail) in enumerate(pairs.tolist()):
                 one, two = entities[head], entities[tail]
-                key = make_id(
-                    "relation",
-                    document["document_id"],
-                    self.model.weights_hash,
-                    kind.name,
-                    one["entity_id"],
-                    two["entity_id"],
+                key = relation_id(
+                    document["document_id"], self.model.weights_hash, kind.name, one["entity_id"], two["entity_id"]
                 )
                 columns["relation_id"].append(key)
                 columns["document_id"].append(document["document_id"])

@@ -161,8 +161,9 @@ def print_funnel(console: Console, outcome: Mapping[str, Any], warehouse: str) -
         ("records read", "records"), ("  not a note", "not_notes"), ("  the same note again", "duplicates"),
         ("  quarantined", "rejected"), ("notes with text", "documents"),
         ("  in a language that no model knows", "unsupported_language"), ("  done before, unchanged", "unchanged"),
+        ("  done before, taken over", "reused"),
     ]  # fmt: skip
-    optional = {"duplicates", "unchanged", "unsupported_language"}
+    optional = {"duplicates", "unchanged", "reused", "unsupported_language"}
     found = ["entities", "relations", "summaries"]
     table.add_row("sources seen", f"{outcome['sources']:,}")
     if outcome["unchanged"]:

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from medpipe.device import resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
-from medpipe.ids import make_id
+from medpipe.ids import summary_id
 from medpipe.records import ASSERTIONS, LABELS, ModelId, Reject, StageOutput
 from medpipe.summarize.beam import BeamConfig
 from medpipe.summarize.decode import (
@@ -158,7 +158,7 @@ class Summarizer:
         texts = [compose(note.source, outcome.sentences) for note, outcome in made]
         support = [_support(note, text) for (note, _), text in zip(made, texts, strict=True)]
         columns: dict[str, Any] = {
-            "summary_id": [make_id("summary", note.document_id, self.model.weights_hash) for note, _ in made],
+            "summary_id": [summary_id(note.document_id, self.model.weights_hash) for note, _ in made],
             "document_id": [note.document_id for note, _ in made],
             "patient_id": [note.patient_id for note, _ in made],
             "text": [text.text for text in texts],

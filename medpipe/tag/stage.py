@@ -14,7 +14,7 @@ import torch
 
 from medpipe.device import map_batches, resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
-from medpipe.ids import make_id, make_ids
+from medpipe.ids import entity_id, make_ids
 from medpipe.lake import contracts
 from medpipe.records import ASSERTIONS, ModelId, Reject, StageOutput
 from medpipe.tag.assertion import NO_SECTION, Assertion, describe_words
@@ -320,11 +320,15 @@ def _identify(
     if not fragments:
         return ids
     others = [
-        make_id(
-            "entity", document[at].as_py(), weights, int(spans.start[at]), int(spans.end[at]), label[at].as_py(), *flat
+        entity_id(
+            document[at].as_py(),
+            weights,
+            int(spans.start[at]),
+            int(spans.end[at]),
+            label[at].as_py(),
+            [limit for part in parts for limit in part],
         )
         for at, parts in sorted(fragments.items())
-        for flat in [[limit for part in parts for limit in part]]
     ]
     discontinuous = np.zeros(len(spans), dtype=bool)
     discontinuous[list(fragments)] = True

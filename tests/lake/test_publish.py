@@ -135,7 +135,7 @@ def test_killed_between_any_two_renames_and_recovered(
 
     def sync(path: Path) -> None:
         nonlocal calls
-        if publish._journal(root, PARTITION).exists():
+        if warehouse.journal_path(root, PARTITION).exists():
             if calls == step:
                 raise Killed
             calls += 1
@@ -187,7 +187,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_busy_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
     new = publish_input(tmp_path, tmp_path / "work", rows_of("a.txt", 1))
     with publish.partition_lock(tmp_path, PARTITION), pytest.raises(MedpipeError) as caught:
         publish_partition(new)
