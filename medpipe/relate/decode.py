@@ -16,12 +16,17 @@ class Evidence:
     distance: np.ndarray  # int64, sentences
 
 
-def calibrate(logits: np.ndarray, temperature: float) -> np.ndarray:
+def calibrate(logits: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
     """Returns probabilities, to four decimals: float noise of another batch or device does not show.
 
-    Guo et al. (2017), *On calibration of modern neural networks*: one temperature, fitted on dev.
+    Guo et al. (2017), *On calibration of modern neural networks*: one temperature a type, fitted on dev.
+
+    Args:
+        logits: shape: (pairs, types).
+        temperatures: shape: (types,).
     """
-    return np.round(1 / (1 + np.exp(-logits.astype(np.float64) / temperature)), 4)
+    scaled = np.clip(logits.astype(np.float64) / temperatures, -60, 60)
+    return np.asarray(np.round(1 / (1 + np.exp(-scaled)), 4))
 
 
 def find_evidence(
