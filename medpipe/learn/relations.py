@@ -44,7 +44,7 @@ from medpipe.text.encoder import take_encoder
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows
 from medpipe.text.sections import find_sections, is_part
-from medpipe.weights import find_model, load_weights, save_model
+from medpipe.weights import WEIGHTS_FILE, find_model, load_weights, save_model
 
 BUCKET_TOKENS = 4096  # padded tokens of sentences that go through the LSTM together: mostly a whole batch
 FEW = 30  # gold relations of a type on dev, below which its threshold and temperature are those of all types together
@@ -74,7 +74,7 @@ class RelationConfig:
     network: NetworkConfig
     training: LoopConfig
     sampling: SamplingConfig
-    tagger: dict[str, Any]  # ``config`` of one that is trained first and goes with the model; what it has otherwise
+    tagger: str | None  # config of a tagger that is trained first and goes with the model
     encoder: str | None  # tagger whose encoder the network begins with: a shipped one's name, a folder, or "own"
     joint_threshold: float  # of a relation's score times those of its entities, if both are predicted
 
@@ -105,7 +105,7 @@ def parse_config(config: Mapping[str, Any]) -> RelationConfig:
         return RelationConfig(
             name=str(config["name"]), version=str(config["version"]), labels=labels, types=types, corpora=corpora,
             network=NetworkConfig(**config.get("network", {})), training=LoopConfig(**config.get("training", {})),
-            sampling=SamplingConfig(**config.get("sampling", {})), tagger=dict(config.get("tagger", {})),
+            sampling=SamplingConfig(**config.get("sampling", {})), tagger=config.get("tagger"),
             encoder=config.get("encoder"),
             joint_threshold=float(config.get("joint_threshold", 0)),
         )  # fmt: skip
@@ -397,8 +397,8 @@ def train(
     torch.manual_seed(training.seed)
     network = RelationNetwork(parsed.network, labels=labels, types=len(types)).to(where)
     network.compute = training.compute
-    if parsed.tagger:
-        train_tagger(**parsed.tagger, corpora=corpora, out=out / "tagger", device=device, resume=resume, report=report)
+    if parsed.tagger is not None:
+        train_tagger(parsed.tagger, corpora=corpora, out=out / "tagger", device=device, resume=resume, report=report)
     if parsed.encoder is not None:
         folder = out / "tagger" if parsed.encoder == "own" else find_model(parsed.encoder)
         try:
@@ -465,34 +465,13 @@ def train(
 
 
 def train_tagger(
-    config: str,
-    encoder: str | None = None,
-    epochs: int | None = None,
-    *,
-    corpora: Path,
-    out: Path,
-    device: str,
-    resume: bool,
-    report: Callable[[str], None],
+    config: str, *, corpora: Path, out: Path, device: str, resume: bool, report: Callable[[str], None]
 ) -> None:
-    """Trains the tagger that goes with a model, if it does not lie in ``out`` already and the training is resumed.
-
-    Args:
-        config: name of its config.
-        encoder: tagger whose encoder it begins with, in the place of its config's distillation.
-        epochs: how many, in the place of its config's.
-        corpora: as of ``train``; so are the others.
-    """
+    """Trains the tagger that goes with a model, if it does not lie in ``out`` already and the training is resumed."""
     from medpipe.learn import tagger
 
-    if resume and (out / "model.safetensors").is_file():
-        return
-    asked = load_config(config)
-    if encoder is not None:
-        asked = {key: value for key, value in asked.items() if key != "distillation"} | {"encoder": encoder}
-    if epochs is not None:
-        asked["training"] = asked.get("training", {}) | {"epochs": epochs}
-    tagger.train(asked, corpora=corpora, out=out, device=device, resume=resume, report=report)
+    if not (resume and (out / WEIGHTS_FILE).is_file()):
+        tagger.train(load_config(config), corpora=corpora, out=out, device=device, resume=resume, report=report)
 
 
 def make_dev(

@@ -32,10 +32,9 @@ from medpipe.tag.features import encode_spans, entity_tokens
 from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss
 from medpipe.tag.stage import find_spans, to_characters
 from medpipe.text.batches import bucket_batches
-from medpipe.text.encoder import take_encoder
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows, pad_rows
-from medpipe.weights import find_model, load_weights, save_model
+from medpipe.weights import save_model
 
 Table = TypeVar("Table")
 
@@ -68,7 +67,6 @@ class TaggerConfig:
     training: LoopConfig
     sampling: SamplingConfig
     ablations: list[dict[str, Any]]  # what was tried: ``what``, ``corpus``, ``f1``; for the card
-    encoder: str | None  # tagger (a shipped one's name, or a folder) whose encoder the network begins with
     distillation: DistillationConfig | None
     pretraining: PretrainingConfig | None
 
@@ -118,7 +116,6 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
             training=LoopConfig(**config.get("training", {})),
             sampling=SamplingConfig(**config.get("sampling", {})),
             ablations=[dict(row) for row in config.get("ablations", [])],
-            encoder=config.get("encoder"),
             distillation=parse_table(DistillationConfig, config.get("distillation")),
             pretraining=parse_table(PretrainingConfig, config.get("pretraining")),
         )
@@ -432,11 +429,6 @@ def train(
     torch.manual_seed(parsed.training.seed)
     network = TaggerNetwork(parsed.network, labels=len(parsed.all_labels), styles=len(parsed.styles)).to(where)
     before = taught = None
-    if parsed.encoder is not None:
-        try:
-            take_encoder(network, load_weights(find_model(parsed.encoder), where))
-        except (KeyError, ValueError) as error:
-            raise MedpipeError("CONFIG_INVALID", name=parsed.name, reason=error) from error
     if parsed.distillation is not None:
         taught = distill(
             network, parsed.distillation, corpora=corpora, out=out / "distillation", resume=resume, report=report
