@@ -20,7 +20,7 @@ run: $(VENV)/.runtime  ## set up and run the whole line on a sample
 	$(BIN)/medpipe run $(SAMPLE)
 
 test: $(VENV)/.dev  ## set up and pass the tests (no GPU, no network beyond the package index)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "$(FAST)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "$(FAST)"
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check medpipe dags tests
