@@ -475,6 +475,26 @@ def export_brat(
     print_counts({**brat.export_brat(settings.warehouse, out, partition=partition)})
 
 
+@export_app.command("knowledge-graph")
+def export_knowledge_graph(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    warehouse: WarehouseOption = None,
+    date: Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; all if not given.")] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out relations below this score.")] = 0.0,
+    min_documents: Annotated[int, typer.Option(min=1, help="Leave out pairs seen in fewer documents.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="How many concepts to draw.")] = 15,
+) -> None:
+    """Writes what all relations say together: a table of pairs of concepts (Parquet), drawn as SVG and HTML."""
+    from medpipe.export import knowledge_graph
+
+    settings = load_settings(warehouse=warehouse)
+    partition = parse_date(date) if date is not None else None
+    counts = knowledge_graph.export_knowledge_graph(
+        settings.warehouse, out, partition=partition, min_score=min_score, min_documents=min_documents, top=top
+    )
+    print_counts({**counts})
+
+
 @app.command()
 def doctor(warehouse: WarehouseOption = None, as_json: JsonOption = False) -> None:
     """Tells what is installed, which device and models there are, and whether the warehouse is healthy."""
