@@ -139,6 +139,9 @@ def run(
     device: DeviceOption = None,
     terminology: TerminologyOption = None,
     show: Annotated[int, typer.Option(min=0, help="How many notes to print.")] = 10,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what each relation rests on: its sentences, the path of attention.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -166,9 +169,9 @@ def run(
         with progress_bar(console, hidden=quiet or as_json) as progress:
             outcome = pipeline.run(settings, partition, inputs, progress=progress)
     if as_json:
-        print_json(outcome, settings, names)
+        print_json(outcome, settings, names, explain=explain)
     elif not quiet:
-        print_notes(settings.warehouse, partition, names, show)
+        print_notes(settings, partition, names, show, explain=explain)
     if not quiet:
         from medpipe.report.terminal import print_funnel
 
@@ -611,24 +614,42 @@ def print_counts(counts: dict[str, float]) -> None:
     )
 
 
-def print_notes(root: Path, partition: str, sources: frozenset[str], most: int) -> None:
+def find_notes(
+    settings: Settings, partition: str, sources: frozenset[str], *, most: int | None = None, explain: bool
+) -> Iterator[Note]:
+    """Returns the notes of the run, with what their relations rest on where that is asked for."""
+    from medpipe.report.notes import read_notes
+
+    notes = read_notes(settings.warehouse, partition, sources, most=most)
+    if not explain:
+        return notes
+    from medpipe.relate.stage import Relater
+    from medpipe.report.explain import explain_notes
+
+    return explain_notes(notes, Relater.load(settings.relations, device=settings.device))
+
+
+def print_notes(
+    settings: Settings, partition: str, sources: frozenset[str], most: int, *, explain: bool = False
+) -> None:
     """Prints the first notes of the run and says how many more there are."""
     from rich.console import Console
 
     from medpipe.lake import warehouse
-    from medpipe.report.notes import read_notes
     from medpipe.report.terminal import print_note
 
     console = Console()
     shown = 0
-    for note in read_notes(root, partition, sources, most=most):
+    for note in find_notes(settings, partition, sources, most=most, explain=explain):
         print_note(console, note)
         shown += 1
     if shown == most:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        column = warehouse.read_table(root, "documents", partition=partition, columns=["source"])["source"]
+        column = warehouse.read_table(settings.warehouse, "documents", partition=partition, columns=["source"])[
+            "source"
+        ]
         total = pc.sum(pc.is_in(column, pa.array(sorted(sources), pa.string()))).as_py()
         if total > shown:
             console.print(
@@ -636,14 +657,12 @@ def print_notes(root: Path, partition: str, sources: frozenset[str], most: int) 
             )
 
 
-def print_json(outcome: dict[str, Any], settings: Settings, sources: frozenset[str]) -> None:
+def print_json(outcome: dict[str, Any], settings: Settings, sources: frozenset[str], *, explain: bool = False) -> None:
     """Prints the run and its notes as one JSON object, note by note, so that memory stays flat."""
-    from medpipe.report.notes import read_notes
-
     head = {"schema": RUN_JSON, "warehouse": str(settings.warehouse)} | outcome
     out = sys.stdout
     out.write(json.dumps(head)[:-1] + ', "documents": [')
-    for index, note in enumerate(read_notes(settings.warehouse, outcome["partition"], sources)):
+    for index, note in enumerate(find_notes(settings, outcome["partition"], sources, explain=explain)):
         out.write((",\n" if index else "\n") + json.dumps(note_json(note), default=lambda value: value.isoformat()))
     out.write("]}\n")
     out.flush()

@@ -84,11 +84,16 @@ class RelationNetwork(nn.Module):
         """
         return self.judge(batch, *self.read(batch, features))
 
-    def read(self, batch: GraphBatch, features: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, batch: GraphBatch, features: Tensor, attention: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Returns the mentions in their document, shape: (mentions, node), and the words' part in what lies between.
 
         The latter as sums from the beginning, so that any span's mean is a difference of two; shape: (tokens + 1,
         node).
+
+        Args:
+            batch: as of ``forward``.
+            features: as of ``forward``.
+            attention: gets of each layer how much of it every edge has, shape: (edges,), the mean of its heads.
         """
         device = features.device
         states = self.dropout(self.encode(batch, features))  # shape: (tokens, states)
@@ -108,7 +113,12 @@ class RelationNetwork(nn.Module):
         )
         edges, attributes = self.edges(batch, device)
         for attend, norm in zip(self.attention, self.norms, strict=True):
-            nodes = nodes + self.dropout(gelu(attend(norm(nodes), edges, attributes)))
+            if attention is None:
+                heard = attend(norm(nodes), edges, attributes)
+            else:
+                heard, (_, weights) = attend(norm(nodes), edges, attributes, return_attention_weights=True)
+                attention.append(weights.mean(dim=1))
+            nodes = nodes + self.dropout(gelu(heard))
         return nodes[as_tensor(batch.mention_node, device)], of_between
 
     def edges(self, batch: GraphBatch, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,8 @@ from medpipe.device import resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import make_id
 from medpipe.records import ModelId, Reject, StageOutput
-from medpipe.relate.decode import calibrate, find_evidence
-from medpipe.relate.features import PAIR_FEATURES, Graph, Mentions, TypeRule, build_graph, collate
+from medpipe.relate.decode import calibrate, find_evidence, strongest_path
+from medpipe.relate.features import EDGE_KINDS, PAIR_FEATURES, Graph, Mentions, TypeRule, build_graph, collate
 from medpipe.relate.network import NetworkConfig, RelationNetwork
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows
@@ -68,6 +68,25 @@ def parse_types(config: Mapping[str, Any]) -> list[RelationType]:
 def as_names(value: str | Sequence[str]) -> tuple[str, ...]:
     """Returns one name, or several, as a tuple."""
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A node on the path from head to tail: ``text[start:end]``, and the kind of the edge to the next one."""
+
+    node: str  # mention, sentence or section
+    start: int
+    end: int
+    edge: str | None  # of ``features.EDGE_KINDS``; None: the last
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a relation rests on."""
+
+    evidence: list[tuple[int, int]]  # limits of the sentences in which head and tail begin, characters
+    path: list[Step]  # the strongest of the graph; empty where the network has no layers of attention
+    attention: float  # product of the attention along it
 
 
 class Relater:
@@ -171,6 +190,46 @@ class Relater:
             for i, logits in zip(documents, run_halving(documents, compute, lambda _: None), strict=True):
                 found[i] = logits
         return graphs, found, rows, counts
+
+    @torch.inference_mode()
+    def explain(
+        self, text: str, section_starts: np.ndarray, mentions: Mentions, pairs: Sequence[tuple[int, int]]
+    ) -> list[Explanation]:
+        """Says what relations between mentions of a document rest on.
+
+        Args:
+            text: the note.
+            section_starts: shape: (sections,), ascending; characters.
+            mentions: all of the labels that the model relates, as in ``run``.
+            pairs: head and tail mention of each relation.
+        """
+        rows = make_rows([text], self.table)
+        tokens, sentences = rows.tokens[0], rows.sentences[0]
+        graph = build_graph(text, tokens, sentences, section_starts, mentions, self.rules)
+        batch = collate([graph], rows, [0], len(self.labels), BUCKET_TOKENS)
+        heard: list[torch.Tensor] = []
+        self.network.read(batch, torch.from_numpy(self.table.features[batch.vocabulary]).to(self.device), heard)
+        attention = [one.float().cpu().numpy() for one in heard]
+        limits = np.stack([tokens.start[sentences[:, 0]], tokens.end[sentences[:, 1] - 1]], axis=1)
+        section_ends = np.append(section_starts[1:], len(text))
+        places = [("mention", a, b) for a, b in zip(mentions.start.tolist(), mentions.end.tolist(), strict=True)]
+        places += [("sentence", a, b) for a, b in limits.tolist()]
+        places += [("section", a, b) for a, b in zip(section_starts.tolist(), section_ends.tolist(), strict=True)]
+        kinds = {
+            (one, two): EDGE_KINDS[kind // 2]
+            for one, two, kind in zip(*graph.edges.tolist(), graph.edge_kind.tolist(), strict=True)
+        }
+        found = []
+        for head, tail in pairs:
+            path, strength = strongest_path(graph.edges, attention, head, tail, graph.nodes)
+            steps = [
+                Step(*places[node], edge=kinds[node, after] if after is not None else None)
+                for node, after in zip(path, [*path[1:], None], strict=True)
+            ]
+            told = sorted({int(graph.sentence[head]), int(graph.sentence[tail])})
+            evidence = [(int(limits[number, 0]), int(limits[number, 1])) for number in told]
+            found.append(Explanation(evidence, steps, strength))
+        return found
 
     def batches(self, documents: Sequence[int], rows: Rows) -> list[list[int]]:
         """Cuts documents, in their order, into batches of at most ``token_budget`` tokens, or of one document."""

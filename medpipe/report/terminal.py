@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,6 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from medpipe.records import ASSERTIONS
+from medpipe.report.explain import path_line
 from medpipe.report.notes import Note
 
 STYLES = {
@@ -114,7 +115,22 @@ def relation_lines(note: Note) -> Group:
             line.append(", " if index else "").append(text, style="strike dim" if negated else "yellow")
             line.append(f" {score:.2f}{' negated' if negated else ''}", style="dim")
         lines.append(line)
+    lines += [line for relation in note.relations for line in explanation_lines(relation, by_id, note.document["text"])]
     return Group(*lines)
+
+
+def explanation_lines(relation: Mapping[str, Any], by_id: Mapping[str, Mapping[str, Any]], text: str) -> Iterator[Text]:
+    """Yields what a relation rests on, where that was asked for: its sentences, and the path of attention."""
+    explanation = relation.get("explanation")
+    if explanation is None:
+        return
+    head, tail = by_id[relation["head_entity_id"]], by_id[relation["tail_entity_id"]]
+    yield Text(f"  {one_line(head['text'])} ─{relation['type']}→ {one_line(tail['text'])}", style="bold")
+    for start, end in explanation["evidence"]:
+        yield Text(f"    “{one_line(text[start:end])}”", style="italic")
+    if explanation["path"]:
+        path = one_line(path_line(explanation, text))
+        yield Text(f"    {path}  (attention {explanation['attention']:.3f})", style="dim")
 
 
 def summary_lines(summary: Mapping[str, Any]) -> Group:
