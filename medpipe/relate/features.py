@@ -198,9 +198,9 @@ def candidate_pairs(
     count = len(label)
     numbers: list[np.ndarray] = []  # tail * mentions + head, of each type
     cut = 0
+    of_label = [np.flatnonzero(label == one) for one in range(1 + max(max(*rule.heads, *rule.tails) for rule in rules))]
     for rule in rules:
-        heads = np.flatnonzero(np.isin(label, rule.heads))
-        tails = np.flatnonzero(np.isin(label, rule.tails))
+        heads, tails = (merge([of_label[one] for one in labels]) for labels in (rule.heads, rule.tails))
         pairs = nearest_pairs(heads, tails, first, sentence, rule)
         numbers.append(pairs[:, 1] * count + pairs[:, 0])
         itself = len(np.intersect1d(heads, tails, assume_unique=True)) if set(rule.heads) & set(rule.tails) else 0
@@ -210,6 +210,11 @@ def candidate_pairs(
     for column, one in enumerate(numbers):
         allowed[np.searchsorted(joined, one), column] = True
     return np.stack([joined % max(1, count), joined // max(1, count)], axis=1), allowed, cut
+
+
+def merge(numbers: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns what several ascending arrays hold together, ascending."""
+    return numbers[0] if len(numbers) == 1 else np.sort(np.concatenate(numbers))
 
 
 def nearest_pairs(

@@ -97,20 +97,19 @@ class RelationNetwork(nn.Module):
         """
         device = features.device
         states = self.dropout(self.encode(batch, features))  # shape: (tokens, states)
-        # In double precision: the sums run through the whole batch, and a document's scores depend on it alone.
-        sums = self.spans(states).double().cumsum(0)
-        sums = torch.cat([sums.new_zeros(1, sums.shape[1]), sums])
-        of_mention, of_sentence, of_between = sums.chunk(3, dim=1)
+        of_mention, of_sentence, of_between = self.spans(states).chunk(3, dim=1)
         first, last = as_tensor(batch.first, device), as_tensor(batch.last, device)
         mentions = self.mention(torch.cat([states[first], states[last]], dim=1))
-        mentions = mentions + mean(of_mention, first, last + 1) + self.label(as_tensor(batch.label, device))
+        mentions = mentions + span_means(of_mention, first, last + 1) + self.label(as_tensor(batch.label, device))
         row_start = as_tensor(batch.row_start, device)
         # shape: (nodes, node); sections begin alike and learn what they hold from their sentences
         nodes = self.section.expand(batch.nodes, -1).clone()
         nodes[as_tensor(batch.mention_node, device)] = mentions
-        nodes[as_tensor(batch.sentence_node, device)] = mean(
+        nodes[as_tensor(batch.sentence_node, device)] = span_means(
             of_sentence, row_start, row_start + as_tensor(batch.row_length, device)
         )
+        # In double precision: the sums run through the whole batch, and a document's scores depend on it alone.
+        sums = torch.cat([states.new_zeros(1, of_between.shape[1]), of_between]).double().cumsum(0)
         edges, attributes = self.edges(batch, device)
         for attend, norm in zip(self.attention, self.norms, strict=True):
             if attention is None:
@@ -119,7 +118,7 @@ class RelationNetwork(nn.Module):
                 heard, (_, weights) = attend(norm(nodes), edges, attributes, return_attention_weights=True)
                 attention.append(weights.mean(dim=1))
             nodes = nodes + self.dropout(gelu(heard))
-        return nodes[as_tensor(batch.mention_node, device)], of_between
+        return nodes[as_tensor(batch.mention_node, device)], sums
 
     def edges(self, batch: GraphBatch, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns the edges, shape: (2, edges), and their attributes, shape: (edges, EDGE_SIZE + 1)."""
@@ -127,14 +126,15 @@ class RelationNetwork(nn.Module):
         kind = self.edge_kind(as_tensor(batch.edge_kind, device))
         return as_tensor(batch.edges, device), torch.cat([kind, distance], dim=1)
 
-    def judge(self, batch: GraphBatch, mentions: Tensor, of_between: Tensor) -> Tensor:
+    def judge(self, batch: GraphBatch, mentions: Tensor, sums: Tensor) -> Tensor:
         """Scores the pairs; arguments of ``read``, returns as ``forward``."""
         device = mentions.device
         first, last = as_tensor(batch.first, device), as_tensor(batch.last, device)
         head, tail = as_tensor(batch.pairs, device).t()
         # What lies between the two: from the end of the earlier to the start of the later; nothing where they touch.
         start = torch.minimum(last[head], last[tail]) + 1
-        between = mean(of_between, start, torch.maximum(torch.maximum(first[head], first[tail]), start))
+        end = torch.maximum(torch.maximum(first[head], first[tail]), start)
+        between = ((sums[end] - sums[start]) / (end - start).clamp(min=1).unsqueeze(1)).to(mentions.dtype)
         mentions = self.dropout(mentions)
         both = torch.cat([mentions[head] * mentions[tail], as_tensor(batch.pair_features, device)], dim=1)
         hidden = self.pair_head(mentions)[head] + self.pair_tail(mentions)[tail] + self.pair_both(both) + between
@@ -159,9 +159,19 @@ class RelationNetwork(nn.Module):
         return torch.cat(parts)[as_tensor(back, device)]
 
 
-def mean(sums: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Returns the means of spans from the running sums of what they hold; of an empty span, zero. float32."""
-    return ((sums[end] - sums[start]) / (end - start).clamp(min=1).unsqueeze(1)).float()
+def span_means(values: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Returns the mean of each of some spans of rows; shape: (spans, size). None is empty; they may overlap.
+
+    Args:
+        values: shape: (rows, size).
+        start: shape: (spans,), int64; first row.
+        end: shape: (spans,), int64; behind the last.
+    """
+    length = end - start
+    span = torch.repeat_interleave(torch.arange(len(start), device=values.device), length)
+    within = torch.arange(len(span), device=values.device) - (length.cumsum(0) - length)[span]
+    sums = values.new_zeros(len(start), values.shape[1]).index_add(0, span, values[start[span] + within])
+    return sums / length.unsqueeze(1)
 
 
 def pool_groups(logits: Tensor, group: Tensor, groups: int) -> Tensor:
