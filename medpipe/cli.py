@@ -138,6 +138,9 @@ def run(
     type_column: TypeColumn = None,
     device: DeviceOption = None,
     terminology: TerminologyOption = None,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Relations from this score on; else the model's own thresholds.")
+    ] = None,
     show: Annotated[int, typer.Option(min=0, help="How many notes to print.")] = 10,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each relation rests on: its sentences, the path of attention.")
@@ -161,6 +164,7 @@ def run(
         date_column=date_column,
         type_column=type_column,
         terminology=as_files(terminology),
+        min_relation_score=min_score,
     )
     partition = parse_date(date)
     console = stderr_console()

@@ -63,7 +63,7 @@ class FakeStage:
         return [{
             "relation_id": make_id("relation", one), "document_id": document["document_id"], "patient_id": None,
             "type": "has_symptom", "head_entity_id": one, "tail_entity_id": one, "score": 0.5, "negated": False,
-            "evidence_start": 0, "evidence_end": 1, "sentence_distance": 0,
+            "head_negated": False, "tail_negated": False, "family": False, "uncertain": False, "evidence_start": 0, "evidence_end": 1, "sentence_distance": 0,
         } for one in ids]  # fmt: skip
 
     def summarize(self, document: dict[str, Any], _: Any) -> list[dict[str, Any]]:

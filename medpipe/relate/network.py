@@ -51,6 +51,7 @@ class RelationNetwork(nn.Module):
         )
         # Where mentions stand and of which label they are: added to the words, so that the context knows it.
         self.label_input = nn.Linear(labels, 2 * config.width, bias=False)
+        nn.init.zeros_(self.label_input.weight)
         states = 2 * config.hidden
         self.label = nn.Embedding(labels, config.node)
         self.mention = nn.Linear(2 * states, config.node)
