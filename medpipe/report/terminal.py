@@ -115,15 +115,18 @@ def relation_lines(note: Note) -> Group:
             line.append(", " if index else "").append(text, style="strike dim" if negated else "yellow")
             line.append(f" {score:.2f}{' negated' if negated else ''}", style="dim")
         lines.append(line)
-    lines += [line for relation in note.relations for line in explanation_lines(relation, by_id, note.document["text"])]
+    lines += [line for relation in note.relations for line in explanation_lines(relation, by_id, note.document)]
     return Group(*lines)
 
 
-def explanation_lines(relation: Mapping[str, Any], by_id: Mapping[str, Mapping[str, Any]], text: str) -> Iterator[Text]:
+def explanation_lines(
+    relation: Mapping[str, Any], by_id: Mapping[str, Mapping[str, Any]], document: Mapping[str, Any]
+) -> Iterator[Text]:
     """Yields what a relation rests on, where that was asked for: its sentences, and the path of attention."""
     explanation = relation.get("explanation")
     if explanation is None:
         return
+    text = document["text"]
     head, tail = by_id[relation["head_entity_id"]], by_id[relation["tail_entity_id"]]
     yield Text(f"  {one_line(head['text'])} ─{relation['type']}→ {one_line(tail['text'])}", style="bold")
     for start, end in explanation["evidence"]:
