@@ -104,6 +104,20 @@ def test_rows_do_not_depend_on_the_chunk_or_its_order(relater: Relater) -> None:
     assert [row["relation_id"] for row in rows(relater, [0, 1, 2, 3, 4])] == [row["relation_id"] for row in together]
 
 
+def test_ids_are_hashes_of_what_a_row_means(relater: Relater) -> None:
+    found = rows(relater, [0, 3])
+    for row in found:
+        meaning = (
+            row["document_id"],
+            relater.model.weights_hash,
+            row["type"],
+            row["head_entity_id"],
+            row["tail_entity_id"],
+        )
+        assert row["relation_id"] == make_id("relation", *meaning)
+    assert len({row["relation_id"] for row in found}) == len(found)
+
+
 def test_relations_stay_within_their_document(relater: Relater) -> None:
     data = tables([0, 3])
     home = dict(
