@@ -145,8 +145,14 @@ def run(
     device: DeviceOption = None,
     profile: ProfileOption = None,
     terminology: TerminologyOption = None,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Relations from this score on; else the model's own thresholds.")
+    ] = None,
     show: Annotated[int, typer.Option(min=0, help="How many notes to print.")] = 10,
     report: Annotated[Path | None, typer.Option(help="HTML file to write the notes to, for a browser.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what each relation rests on: its sentences, the path of attention.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -167,6 +173,7 @@ def run(
         date_column=date_column,
         type_column=type_column,
         terminology=as_files(terminology),
+        min_relation_score=min_score,
     )
     partition = parse_date(date)
     if report is not None:
@@ -181,9 +188,9 @@ def run(
     if report is not None:
         write_notes_page(report, settings.warehouse, partition, names)
     if as_json:
-        print_json(outcome, settings, names)
+        print_json(outcome, settings, names, explain=explain)
     elif not quiet:
-        print_notes(settings.warehouse, partition, names, show)
+        print_notes(settings, partition, names, show, explain=explain)
     if not quiet:
         from medpipe.report.terminal import print_funnel
 
@@ -727,6 +734,26 @@ def export_int8(
     print_counts({**weights.export_int8(model, out)})
 
 
+@export_app.command("knowledge-graph")
+def export_knowledge_graph(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    warehouse: WarehouseOption = None,
+    date: Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; all if not given.")] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out relations below this score.")] = 0.0,
+    min_documents: Annotated[int, typer.Option(min=1, help="Leave out pairs seen in fewer documents.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="How many concepts to draw.")] = 15,
+) -> None:
+    """Writes what all relations say together: a table of pairs of concepts (Parquet), drawn as SVG and HTML."""
+    from medpipe.export import knowledge_graph
+
+    settings = load_settings(warehouse=warehouse)
+    partition = parse_date(date) if date is not None else None
+    counts = knowledge_graph.export_knowledge_graph(
+        settings.warehouse, out, partition=partition, min_score=min_score, min_documents=min_documents, top=top
+    )
+    print_counts({**counts})
+
+
 @app.command()
 def doctor(warehouse: WarehouseOption = None, as_json: JsonOption = False) -> None:
     """Tells what is installed, which device and models there are, and whether the warehouse is healthy."""
@@ -843,24 +870,42 @@ def print_counts(counts: dict[str, float]) -> None:
     )
 
 
-def print_notes(root: Path, partition: str, sources: frozenset[str], most: int) -> None:
+def find_notes(
+    settings: Settings, partition: str, sources: frozenset[str], *, most: int | None = None, explain: bool
+) -> Iterator[Note]:
+    """Returns the notes of the run, with what their relations rest on where that is asked for."""
+    from medpipe.report.notes import read_notes
+
+    notes = read_notes(settings.warehouse, partition, sources, most=most)
+    if not explain:
+        return notes
+    from medpipe.relate.stage import Relater
+    from medpipe.report.explain import explain_notes
+
+    return explain_notes(notes, Relater.load(settings.relations, device=settings.device))
+
+
+def print_notes(
+    settings: Settings, partition: str, sources: frozenset[str], most: int, *, explain: bool = False
+) -> None:
     """Prints the first notes of the run and says how many more there are."""
     from rich.console import Console
 
     from medpipe.lake import warehouse
-    from medpipe.report.notes import read_notes
     from medpipe.report.terminal import print_note
 
     console = Console()
     shown = 0
-    for note in read_notes(root, partition, sources, most=most):
+    for note in find_notes(settings, partition, sources, most=most, explain=explain):
         print_note(console, note)
         shown += 1
     if shown == most:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        column = warehouse.read_table(root, "documents", partition=partition, columns=["source"])["source"]
+        column = warehouse.read_table(settings.warehouse, "documents", partition=partition, columns=["source"])[
+            "source"
+        ]
         total = pc.sum(pc.is_in(column, pa.array(sorted(sources), pa.string()))).as_py()
         if total > shown:
             console.print(
@@ -888,15 +933,14 @@ def write_notes_page(path: Path, root: Path, partition: str, sources: frozenset[
     write_page(path, note_page(notes, left_out=len(ids) - len(notes)))
 
 
-def print_json(outcome: dict[str, Any], settings: Settings, sources: frozenset[str]) -> None:
+def print_json(outcome: dict[str, Any], settings: Settings, sources: frozenset[str], *, explain: bool = False) -> None:
     """Prints the run and its notes as one JSON object, note by note, so that memory stays flat."""
-    from medpipe.report.notes import read_notes
     from medpipe.report.run_schema import RUN_JSON
 
     head = {"schema": RUN_JSON, "warehouse": str(settings.warehouse)} | outcome
     out = sys.stdout
     out.write(json.dumps(head)[:-1] + ', "documents": [')
-    for index, note in enumerate(read_notes(settings.warehouse, outcome["partition"], sources)):
+    for index, note in enumerate(find_notes(settings, outcome["partition"], sources, explain=explain)):
         out.write((",\n" if index else "\n") + json.dumps(note_json(note), default=lambda value: value.isoformat()))
     out.write("]}\n")
     out.flush()

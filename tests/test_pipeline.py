@@ -66,7 +66,7 @@ class FakeStage:
         return [{
             "relation_id": relation_id(document["document_id"], self.model.weights_hash, "has_symptom", one, one), "document_id": document["document_id"], "patient_id": document["patient_id"],
             "type": "has_symptom", "head_entity_id": one, "tail_entity_id": one, "score": 0.5, "negated": False,
-            "evidence_start": 0, "evidence_end": 1, "sentence_distance": 0,
+            "head_negated": False, "tail_negated": False, "family": False, "uncertain": False, "evidence_start": 0, "evidence_end": 1, "sentence_distance": 0,
         } for one in ids]  # fmt: skip
 
     def summarize(self, document: dict[str, Any], _: Any) -> list[dict[str, Any]]:

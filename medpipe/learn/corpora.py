@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class AnnotatedDocument:
     entities: tuple[Entity, ...]
     relations: tuple[Relation, ...]
     attributes: dict[str, list[str]]  # by entity id, where the corpus has them
+    norms: dict[str, list[str]] = field(default_factory=dict)  # codes by entity id, where the corpus has them
+    concept_relations: tuple[Relation, ...] | None = None  # between codes, where the corpus relates concepts
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,11 @@ def make_document(record: Mapping[str, Any], path: Path, number: int) -> Annotat
         entities = tuple(corpus_entity(raw, text) for raw in record.get("entities", []))
         relations = tuple(Relation(raw["type"], raw["head"], raw["tail"]) for raw in record.get("relations", []))
         attributes = {raw["id"]: list(raw["attributes"]) for raw in record.get("entities", []) if raw.get("attributes")}
-        document = AnnotatedDocument(str(record["doc_id"]), text, entities, relations, attributes)
+        norms = {raw["id"]: list(raw["norm"]) for raw in record.get("entities", []) if raw.get("norm")}
+        concepts = record.get("concept_relations")
+        if concepts is not None:
+            concepts = tuple(Relation(raw["type"], raw["head"], raw["tail"]) for raw in concepts)
+        document = AnnotatedDocument(str(record["doc_id"]), text, entities, relations, attributes, norms, concepts)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else type(error).__name__
         raise MedpipeError("CORPUS_INVALID", path=path, line=number, reason=reason) from error

@@ -1,7 +1,8 @@
 """The relation network: sentences through a BiLSTM, mentions through graph attention, pairs through a classifier.
 
-GATv2 (Brody, Alon, Yahav 2022, *How attentive are graph attention networks?*) with typed edges over mentions,
-sentences and sections; then a classifier over head, tail, the words between them and where they stand.
+GATv2 (Brody, Alon, Yahav 2022, *How attentive are graph attention networks?*) with edge attributes over mentions,
+sentences and sections; then a classifier over head, tail, the words between them and where they stand, with an output
+for each type of relation, so that corpora with different types train one network.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 from torch_geometric.nn import GATv2Conv
 
 from medpipe.relate.features import EDGE_KINDS, PAIR_FEATURES, GraphBatch
-from medpipe.text.features import PADDING, WHOLE
+from medpipe.text.encoder import EncoderConfig, SentenceEncoder
+
+EDGE_SIZE = 16  # of the embedding of an edge's kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,12 @@ class NetworkConfig:
     buckets: int = 1 << 14  # rows of the embedding table
     width: int = 48  # of an embedding; a word has two
     hidden: int = 96  # of an LSTM of one direction
+    lstms: int = 1  # layers of the encoder
     node: int = 128
     heads: int = 4
     layers: int = 2  # of graph attention; 0: the pair classifier alone
     dropout: float = 0.3
+    encoder_dropout: float = 0.3
     word_dropout: float = 0.15
 
 
@@ -37,30 +43,35 @@ class RelationNetwork(nn.Module):
     def __init__(self, config: NetworkConfig, *, labels: int, types: int) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.EmbeddingBag(config.buckets, config.width, mode="sum", padding_idx=PADDING)
-        nn.init.normal_(self.embedding.weight, std=0.3)
-        with torch.no_grad():
-            self.embedding.weight[PADDING] = 0
-        self.input_norm = nn.LayerNorm(2 * config.width)
+        self.compute = "float32"  # or bfloat16: what the LSTMs compute in while the network is trained
+        self.encoder = SentenceEncoder(
+            EncoderConfig(
+                config.buckets, config.width, config.hidden, config.lstms, config.encoder_dropout, config.word_dropout
+            )
+        )
+        # Where mentions stand and of which label they are: added to the words, so that the context knows it.
         self.label_input = nn.Linear(labels, 2 * config.width, bias=False)
-        self.ahead = nn.LSTM(2 * config.width, config.hidden, batch_first=True)
-        self.behind = nn.LSTM(2 * config.width, config.hidden, batch_first=True)
+        nn.init.zeros_(self.label_input.weight)
         states = 2 * config.hidden
         self.label = nn.Embedding(labels, config.node)
-        self.mention = nn.Linear(3 * states, config.node)
-        self.sentence = nn.Linear(states, config.node)
+        self.mention = nn.Linear(2 * states, config.node)
+        # What is taken of the means of spans: of a mention, of a sentence, of what lies between two mentions. Linear,
+        # so that it is computed once a word, not once a span.
+        self.spans = nn.Linear(states, 3 * config.node, bias=False)
         self.section = nn.Parameter(torch.zeros(config.node))
-        self.edge_kind = nn.Embedding(2 * len(EDGE_KINDS), 16)
+        self.edge_kind = nn.Embedding(2 * len(EDGE_KINDS), EDGE_SIZE)
+        size = config.node // config.heads
         self.attention = nn.ModuleList(
-            GATv2Conv(config.node, config.node // config.heads, config.heads, edge_dim=17, add_self_loops=False)
+            GATv2Conv(config.node, size, config.heads, edge_dim=EDGE_SIZE + 1, add_self_loops=False)
             for _ in range(config.layers)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(config.node) for _ in range(config.layers))
         self.dropout = nn.Dropout(config.dropout)
-        size = 3 * config.node + states + PAIR_FEATURES
-        self.pair = nn.Sequential(
-            nn.Linear(size, config.node), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(config.node, types)
-        )
+        # The classifier's first layer is a sum over its parts: those of head and tail are computed once a mention.
+        self.pair_head = nn.Linear(config.node, config.node)
+        self.pair_tail = nn.Linear(config.node, config.node, bias=False)
+        self.pair_both = nn.Linear(config.node + PAIR_FEATURES, config.node, bias=False)
+        self.output = nn.Linear(config.node, types)
 
     def forward(self, batch: GraphBatch, features: Tensor) -> Tensor:
         """Scores the candidate pairs of a batch.
@@ -70,72 +81,114 @@ class RelationNetwork(nn.Module):
             features: shape: (words of the batch's vocabulary, WHOLE + GRAMS), int32; of ``text.features``.
 
         Returns:
-            shape: (pairs, types), logits.
+            shape: (pairs, types), logits; those of types that the pair cannot have mean nothing.
+        """
+        return self.judge(batch, *self.read(batch, features))
+
+    def read(self, batch: GraphBatch, features: Tensor, attention: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the mentions in their document, shape: (mentions, node), and the words' part in what lies between.
+
+        The latter as sums from the beginning, so that any span's mean is a difference of two; shape: (tokens + 1,
+        node).
+
+        Args:
+            batch: as of ``forward``.
+            features: as of ``forward``.
+            attention: gets of each layer how much of it every edge has, shape: (edges,), the mean of its heads.
         """
         device = features.device
-        states = self.encode(batch, features)  # shape: (tokens, states)
-        # Sums of states from the beginning, in double precision: any span's mean is a difference of two.
-        sums = torch.cat([states.new_zeros(1, states.shape[1]), states]).double().cumsum(0)
-
-        def mean(start: Tensor, end: Tensor) -> Tensor:
-            count = (end - start).clamp(min=1).unsqueeze(1)
-            return ((sums[end] - sums[start]) / count).to(states.dtype)
-
+        states = self.dropout(self.encode(batch, features))  # shape: (tokens, states)
+        of_mention, of_sentence, of_between = self.spans(states).chunk(3, dim=1)
         first, last = as_tensor(batch.first, device), as_tensor(batch.last, device)
-        label = as_tensor(batch.label, device)
-        # shape: (mentions, node)
-        mentions = self.mention(torch.cat([states[first], states[last], mean(first, last + 1)], dim=1)) + self.label(
-            label
-        )
+        mentions = self.mention(torch.cat([states[first], states[last]], dim=1))
+        mentions = mentions + span_means(of_mention, first, last + 1) + self.label(as_tensor(batch.label, device))
         row_start = as_tensor(batch.row_start, device)
-        sentences = self.sentence(mean(row_start, row_start + as_tensor(batch.row_length, device)))
         # shape: (nodes, node); sections begin alike and learn what they hold from their sentences
         nodes = self.section.expand(batch.nodes, -1).clone()
         nodes[as_tensor(batch.mention_node, device)] = mentions
-        nodes[as_tensor(batch.sentence_node, device)] = sentences
-        edges = as_tensor(batch.edges, device)
-        distance = as_tensor(batch.edge_distance, device).log1p().unsqueeze(1)
-        edge_attributes = torch.cat([self.edge_kind(as_tensor(batch.edge_kind, device)), distance], dim=1)
+        nodes[as_tensor(batch.sentence_node, device)] = span_means(
+            of_sentence, row_start, row_start + as_tensor(batch.row_length, device)
+        )
+        # In double precision: the sums run through the whole batch, and a document's scores depend on it alone.
+        sums = torch.cat([states.new_zeros(1, of_between.shape[1]), of_between]).double().cumsum(0)
+        edges, attributes = self.edges(batch, device)
         for attend, norm in zip(self.attention, self.norms, strict=True):
-            nodes = nodes + self.dropout(torch.nn.functional.gelu(attend(norm(nodes), edges, edge_attributes)))
-        mentions = nodes[as_tensor(batch.mention_node, device)]
+            if attention is None:
+                heard = attend(norm(nodes), edges, attributes)
+            else:
+                heard, (_, weights) = attend(norm(nodes), edges, attributes, return_attention_weights=True)
+                attention.append(weights.mean(dim=1))
+            nodes = nodes + self.dropout(gelu(heard))
+        return nodes[as_tensor(batch.mention_node, device)], sums
+
+    def edges(self, batch: GraphBatch, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Returns the edges, shape: (2, edges), and their attributes, shape: (edges, EDGE_SIZE + 1)."""
+        distance = as_tensor(batch.edge_distance, device).log1p().unsqueeze(1)
+        kind = self.edge_kind(as_tensor(batch.edge_kind, device))
+        return as_tensor(batch.edges, device), torch.cat([kind, distance], dim=1)
+
+    def judge(self, batch: GraphBatch, mentions: Tensor, sums: Tensor) -> Tensor:
+        """Scores the pairs; arguments of ``read``, returns as ``forward``."""
+        device = mentions.device
+        first, last = as_tensor(batch.first, device), as_tensor(batch.last, device)
         head, tail = as_tensor(batch.pairs, device).t()
         # What lies between the two: from the end of the earlier to the start of the later; nothing where they touch.
         start = torch.minimum(last[head], last[tail]) + 1
-        between = mean(start, torch.maximum(torch.maximum(first[head], first[tail]), start))
-        placed = as_tensor(batch.pair_features, device)
-        pairs = torch.cat([mentions[head], mentions[tail], mentions[head] * mentions[tail], between, placed], dim=1)
-        return self.pair(self.dropout(pairs))
+        end = torch.maximum(torch.maximum(first[head], first[tail]), start)
+        between = ((sums[end] - sums[start]) / (end - start).clamp(min=1).unsqueeze(1)).to(mentions.dtype)
+        mentions = self.dropout(mentions)
+        both = torch.cat([mentions[head] * mentions[tail], as_tensor(batch.pair_features, device)], dim=1)
+        hidden = self.pair_head(mentions)[head] + self.pair_tail(mentions)[tail] + self.pair_both(both) + between
+        logits: Tensor = self.output(self.dropout(gelu(hidden)))
+        return logits
 
     def encode(self, batch: GraphBatch, features: Tensor) -> Tensor:
         """Returns the states of all tokens. shape: (tokens, 2 * hidden)."""
         device = features.device
-        whole = self.embedding(features[:, :WHOLE].contiguous())
-        if self.training and self.config.word_dropout:
-            whole = whole * (torch.rand(len(whole), 1, device=device) >= self.config.word_dropout)
-        vectors = self.input_norm(torch.cat([whole, self.embedding(features[:, WHOLE:].contiguous())], dim=1))
+        words = self.encoder.embed(features)
         # shape: (tokens, 2 * width)
-        tokens = vectors[as_tensor(batch.words, device)] + self.label_input(as_tensor(batch.covers, device))
-        states = tokens.new_zeros(len(tokens), 2 * self.config.hidden)
+        tokens = words[as_tensor(batch.words, device)] + self.label_input(as_tensor(batch.covers, device))
+        parts, order = [], []
         for positions, inside, lengths in batch.buckets:
-            states = self.encode_rows(tokens, states, positions, inside, lengths)
-        return states
+            places, mask = as_tensor(positions, device), as_tensor(inside, device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.training and self.compute == "bfloat16"):
+                encoded = self.encoder(tokens[places], as_tensor(lengths, device))
+            parts.append(encoded[mask])
+            order.append(positions[inside])
+        back = np.empty(len(batch.words), dtype=np.int64)  # where the state of a token stands among the parts
+        back[np.concatenate(order)] = np.arange(len(batch.words))
+        return torch.cat(parts)[as_tensor(back, device)]
 
-    def encode_rows(
-        self, tokens: Tensor, states: Tensor, positions: np.ndarray, inside: np.ndarray, lengths: np.ndarray
-    ) -> Tensor:
-        """Puts the states of some sentences of about equal length where their tokens stand."""
-        device = tokens.device
-        places, mask = as_tensor(positions, device), as_tensor(inside, device)
-        steps = torch.arange(places.shape[1], device=device)
-        length = as_tensor(lengths, device)[:, None]
-        # Every row is reversed by its own length, so that the LSTM never starts on padding.
-        backwards = (length - 1 - steps).where(steps < length, steps).unsqueeze(2)  # shape: (rows, time, 1)
-        rows = self.dropout(tokens[places])
-        left, _ = self.ahead(rows)
-        right, _ = self.behind(rows.gather(1, backwards.expand_as(rows)))
-        right = right.gather(1, backwards.expand_as(right))
-        return states.index_put((places[mask],), torch.cat([left, right], dim=2)[mask])
+
+def span_means(values: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Returns the mean of each of some spans of rows; shape: (spans, size). None is empty; they may overlap.
+
+    Args:
+        values: shape: (rows, size).
+        start: shape: (spans,), int64; first row.
+        end: shape: (spans,), int64; behind the last.
+    """
+    length = end - start
+    span = torch.repeat_interleave(torch.arange(len(start), device=values.device), length)
+    within = torch.arange(len(span), device=values.device) - (length.cumsum(0) - length)[span]
+    sums = values.new_zeros(len(start), values.shape[1]).index_add(0, span, values[start[span] + within])
+    return sums / length.unsqueeze(1)
+
+
+def pool_groups(logits: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Returns one logit for each group of pairs: a smooth maximum (log-sum-exp) over its pairs.
+
+    Args:
+        logits: shape: (pairs, types).
+        group: shape: (pairs,), int64; which of the groups a pair belongs to.
+        groups: how many there are; each holds a pair.
+
+    Returns:
+        shape: (groups, types). A group of one pair has that pair's logit.
+    """
+    index = group.unsqueeze(1).expand_as(logits)
+    top = logits.new_full((groups, logits.shape[1]), -torch.inf).scatter_reduce(0, index, logits.detach(), "amax")
+    return top + torch.zeros_like(top).scatter_add(0, index, (logits - top[group]).exp()).log()
 
 
 def as_tensor(values: np.ndarray, device: torch.device) -> Tensor:

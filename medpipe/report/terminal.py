@@ -7,7 +7,7 @@ leaves colours out where ``NO_COLOR`` is set (https://no-color.org), and all sty
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -21,6 +21,7 @@ from rich.tree import Tree
 
 from medpipe.records import ASSERTIONS
 from medpipe.report.characters import one_line, plain_lines
+from medpipe.report.explain import path_line
 from medpipe.report.notes import Note
 
 STYLES = {
@@ -51,7 +52,7 @@ def print_note(console: Console, note: Note) -> None:
     if note.summary is not None:
         parts += ["", summary_lines(note.summary)]
     if note.relations:
-        parts += ["", relation_tree(note)]
+        parts += ["", relation_tree(note), *explanation_lines(note)]
     parts += ["", entity_tree(note)]
     console.print(
         Panel(
@@ -132,6 +133,23 @@ def relation_tree(note: Note) -> Tree:
             line = Text(f"{kind} ", style="dim").append(text, style="not dim strike" if negated else "not dim yellow")
             branch.add(line.append(f"  {min(score, 0.99):.2f}{'  negated' if negated else ''}"))
     return tree
+
+
+def explanation_lines(note: Note) -> Iterator[Text]:
+    """Yields what relations rest on, where that was asked for: their sentences, and the path of attention."""
+    text = note.document["text"]
+    by_id = {entity["entity_id"]: entity for entity in note.entities}
+    for relation in note.relations:
+        explanation = relation.get("explanation")
+        if explanation is None:
+            continue
+        head, tail = by_id[relation["head_entity_id"]], by_id[relation["tail_entity_id"]]
+        yield Text(f"  {one_line(head['text'])} ─{relation['type']}→ {one_line(tail['text'])}", style="bold")
+        for start, end in explanation["evidence"]:
+            yield Text(f"    “{one_line(text[start:end])}”", style="italic")
+        if explanation["path"]:
+            path = one_line(path_line(explanation, text))
+            yield Text(f"    {path}  (attention {explanation['attention']:.3f})", style="dim")
 
 
 def summary_lines(summary: Mapping[str, Any]) -> Group:

@@ -34,7 +34,12 @@ def test_numbers_are_compared_whole() -> None:
 def test_entities_without_a_source_and_with_another_polarity() -> None:
     source = "He has asthma. No fever, no rash. Pain in the left-sided chest."
     in_source = [(("asthma",), False), (("fever",), True), (("rash",), True)]
-    in_summary = [(("asthma",), False), (("fever",), False), (("left", "chest"), False), (("left", "sided", "chest"), False)]
+    in_summary = [
+        (("asthma",), False),
+        (("fever",), False),
+        (("left", "chest"), False),
+        (("left", "sided", "chest"), False),
+    ]
     found = entity_faithfulness([source], [in_source], ["…"], [in_summary])
     assert found == {"unsupported_entities": 0.25, "polarity_errors": 0.5}
     assert entity_faithfulness([], [], [], []) == {"unsupported_entities": 0.0, "polarity_errors": 0.0}
@@ -46,7 +51,10 @@ def test_words_have_no_marks_and_no_case() -> None:
 
 def test_the_scores_of_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = tmp_path / "dev.jsonl"
-    pairs = [{"id": "1", "source": "Fever of 39. Cough.", "summary": "Fever of 39."}, {"id": "2", "source": "", "summary": "x"}]
+    pairs = [
+        {"id": "1", "source": "Fever of 39. Cough.", "summary": "Fever of 39."},
+        {"id": "2", "source": "", "summary": "x"},
+    ]
     corpus.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     monkeypatch.setattr(summaries, "summarize", lambda tables, **_: ["Fever of 39.", ""][: len(tables["documents"])])
     scores = evaluate_summarizer(corpus, tagger=None)

@@ -228,7 +228,8 @@ def root(tmp_path: Path) -> Path:
     write_rows(root, "entities", entities)
     write_rows(root, "relations", [{
         "relation_id": "r1", "document_id": "d1", "patient_id": None, "type": "has_symptom", "head_entity_id": entities[2]["entity_id"],
-        "tail_entity_id": entities[0]["entity_id"], "score": 0.5, "negated": False, "evidence_start": 0, "evidence_end": 9,
+        "tail_entity_id": entities[0]["entity_id"], "score": 0.5, "negated": False,
+        "head_negated": False, "tail_negated": False, "family": False, "uncertain": False, "evidence_start": 0, "evidence_end": 9,
         "sentence_distance": 0, "model": "m", "run_id": "r",
     }])  # fmt: skip
     write_rows(root, "summaries", [])

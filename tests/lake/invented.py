@@ -52,7 +52,8 @@ def rows_of(source: str, notes: int, *, model: str = "tagger@1", entities: int =
             tables["relations"].append({
                 "relation_id": make_id("relation", document, model, "has_symptom", *ids[:2]), "document_id": document,
                 "patient_id": f"p{number % 3}", "type": "has_symptom", "head_entity_id": ids[0], "tail_entity_id": ids[1],
-                "score": 0.5, "negated": False, "evidence_start": 0, "evidence_end": len(text), "sentence_distance": 0,
+                "score": 0.5, "negated": False, "head_negated": False, "tail_negated": False, "family": False,
+                "uncertain": False, "evidence_start": 0, "evidence_end": len(text), "sentence_distance": 0,
                 "model": model, "run_id": "r-relate",
             })  # fmt: skip
         tables["summaries"].append({

@@ -23,7 +23,8 @@ TEXTS = [
     "Fever.",
 ]
 WORDS = {"Asthma": "DISEASE", "Gout": "DISEASE", "Psoriasis": "DISEASE", "Migraine": "DISEASE", "wheezing": "SYMPTOM",
-         "cough": "SYMPTOM", "fever": "SYMPTOM", "itching": "SYMPTOM", "nausea": "SYMPTOM", "night": "TEMPORAL"}  # fmt: skip
+         "cough": "SYMPTOM", "fever": "SYMPTOM", "itching": "SYMPTOM", "nausea": "SYMPTOM", "night": "TEMPORAL",
+         "Rest": "DRUG"}  # fmt: skip
 
 
 def tables(numbers: list[int]) -> dict[str, pa.Table]:
@@ -42,11 +43,13 @@ def tables(numbers: list[int]) -> dict[str, pa.Table]:
             while at >= 0:
                 entities.append({
                     "document_id": document, "entity_id": make_id("entity", document, at), "start": at, "end": at + len(word),
-                    "label": label, "negated": word == "fever", "family": word == "Gout",
+                    "label": label, "negated": word == "fever", "family": word == "Gout", "score": 0.5,
+                    "uncertain": word == "cough", "hypothetical": False, "code": None, "code_system": None,
                 })  # fmt: skip
                 at = text.find(word, at + 1)
     kinds = pa.schema([("document_id", pa.string()), ("entity_id", pa.string()), ("start", pa.int32()), ("end", pa.int32()),
-                       ("label", pa.string()), ("negated", pa.bool_()), ("family", pa.bool_())])  # fmt: skip
+                       ("label", pa.string()), ("negated", pa.bool_()), ("family", pa.bool_()), ("score", pa.float32()),
+                       ("uncertain", pa.bool_()), ("hypothetical", pa.bool_()), ("code", pa.string()), ("code_system", pa.string())])  # fmt: skip
     return {
         "documents": pa.Table.from_pylist(documents, schema=pa.schema([(n, pa.string()) for n in ("document_id", "patient_id", "text", "source", "record")])),
         "sections": pa.Table.from_pylist(sections, schema=pa.schema([("document_id", pa.string()), ("parent_section_id", pa.string()), ("name", pa.string()), ("start", pa.int32())])),
@@ -76,6 +79,13 @@ def test_rows_are_right(relater: Relater) -> None:
     assert pairs["Asthma", "wheezing"]["sentence_distance"] == 0 and not pairs["Asthma", "wheezing"]["negated"]
     assert pairs["Asthma", "fever"]["sentence_distance"] == 2 and pairs["Asthma", "fever"]["negated"]
     assert pairs["Gout", "cough"]["negated"], "a disease of the family"
+    sides = {
+        words: [row[name] for name in ("head_negated", "tail_negated", "family", "uncertain")]
+        for words, row in pairs.items()
+    }
+    assert sides["Asthma", "wheezing"] == [False, False, False, False]
+    assert sides["Asthma", "fever"] == [False, True, False, False]
+    assert sides["Gout", "cough"] == [False, False, True, True]
     assert all(0 <= row["score"] <= 1 for row in found)
 
 
@@ -94,6 +104,20 @@ def test_rows_do_not_depend_on_the_chunk_or_its_order(relater: Relater) -> None:
     assert [row["relation_id"] for row in rows(relater, [0, 1, 2, 3, 4])] == [row["relation_id"] for row in together]
 
 
+def test_ids_are_hashes_of_what_a_row_means(relater: Relater) -> None:
+    found = rows(relater, [0, 3])
+    for row in found:
+        meaning = (
+            row["document_id"],
+            relater.model.weights_hash,
+            row["type"],
+            row["head_entity_id"],
+            row["tail_entity_id"],
+        )
+        assert row["relation_id"] == make_id("relation", *meaning)
+    assert len({row["relation_id"] for row in found}) == len(found)
+
+
 def test_relations_stay_within_their_document(relater: Relater) -> None:
     data = tables([0, 3])
     home = dict(
@@ -101,6 +125,22 @@ def test_relations_stay_within_their_document(relater: Relater) -> None:
     )
     for row in relater.run(data, run_id="r").rows["relations"].to_pylist():
         assert home[row["head_entity_id"]] == home[row["tail_entity_id"]] == row["document_id"]
+
+
+def test_every_type_joins_its_own_labels(relater: Relater) -> None:
+    labels = {row["entity_id"]: row["label"] for row in tables([3])["entities"].to_pylist()}
+    found = {(row["type"], labels[row["head_entity_id"]], labels[row["tail_entity_id"]]) for row in rows(relater, [3])}
+    assert found == {
+        ("has_symptom", "DISEASE", "SYMPTOM"),
+        ("treats_or_induces", "DRUG", "DISEASE"),
+        ("treats_or_induces", "DRUG", "SYMPTOM"),
+    }, "and a type whose threshold is beyond reach is never told"
+
+
+def test_unsure_entities_have_no_relations_where_the_model_says_so(relater: Relater) -> None:
+    scores = [row["score"] for row in rows(relater, [0])]
+    relater.joint_threshold = 0.25 * max(scores) - 1e-6  # both entities of every pair have the score 0.5
+    assert len(rows(relater, [0])) == scores.count(max(scores)) < len(scores)
 
 
 def test_nothing_to_relate(relater: Relater) -> None:
