@@ -299,8 +299,10 @@ def load_stage(stage: str, settings: Settings) -> Stage:
         )
     if stage == "summarize":
         from medpipe.summarize.stage import Summarizer
+        from medpipe.tag.assertion import Assertion
 
-        return Summarizer.load(settings.summarizer, device=device, token_budget=budget)
+        # The assertion of the tagger reads the summaries too: what they negate is compared with the entities.
+        return Summarizer.load(settings.summarizer, device=device, token_budget=budget, engine=Assertion.load())
     raise ValueError(f"no stage {stage}")
 
 

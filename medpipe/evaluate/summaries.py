@@ -186,8 +186,9 @@ def _of(table: pa.Table, documents: pa.Table) -> pa.Table:
 def summarize(tables: dict[str, pa.Table], *, model: str | Path = "summarizer", device: str = "auto") -> list[str]:
     """Returns the summary of every document of ``tables``, in the order of their ids; "" where there is none."""
     from medpipe.summarize.stage import Summarizer
+    from medpipe.tag.assertion import Assertion
 
-    stage = Summarizer.load(model, device=device)
+    stage = Summarizer.load(model, device=device, engine=Assertion.load())
     texts = dict.fromkeys(tables["documents"]["document_id"].to_pylist(), "")
     for chunk in _chunks(tables):
         rows = stage.run(chunk, run_id=RUN_ID).rows["summaries"]

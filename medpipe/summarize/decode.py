@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from medpipe.summarize.faithfulness import Claim, Findings
 from medpipe.summarize.features import Source, Vocabulary, Words, describe_words, token_intervals
 from medpipe.text.tokens import Tokens
 
 NO_SPACE_BEFORE = frozenset(".,;:)]}%!?-/")
 NO_SPACE_AFTER = frozenset("([{-/")
+NOTHING = Findings()
 ENDS_SENTENCE = frozenset(".!?")
 OPENING = frozenset("([{\"“‘'<>≥≤±~+-−")  # marks that belong to the word after them
 
@@ -175,10 +178,22 @@ class Outcome:
     sentences: list[Said]
     method: str  # "abstractive", "extractive", "mixed"
     faithful: bool
-    unsupported_entities: int = 0
-    unsupported_numbers: int = 0
-    polarity_errors: int = 0
-    repaired: int = 0
+    parts: Sequence[str] = ()  # the part of the summary that each sentence stands in; none: one part
+    findings: Findings = NOTHING  # the sums over the sentences of the draft
+    replaced: int = 0  # sentences that gave way to one of the note
+    dropped: int = 0  # sentences that were left out
+    checks: Sequence[str] = ()  # what the sentences were checked for
+
+    @property
+    def repaired(self) -> int:
+        """How many sentences were replaced or dropped."""
+        return self.replaced + self.dropped
+
+
+def claim(source: Source, said: Said) -> Claim:
+    """Returns a sentence as the check reads it."""
+    spelled = spell(source, said)
+    return Claim(spelled.text, Tokens(spelled.start, spelled.end), describe(spelled), said.sources)
 
 
 def join(sentences: Sequence[Said]) -> Said:
@@ -209,6 +224,19 @@ def compose(source: Source, sentences: Sequence[Said]) -> Composed:
         joined.sources,
         joined.probabilities,
     )
+
+
+def part_spans(outcome: Outcome, text: Composed) -> list[dict[str, Any]] | None:
+    """Returns the column ``sections``: the parts of a summary that was composed, in code points of its text."""
+    if not outcome.sentences:
+        return None
+    limits = np.concatenate([[0], np.cumsum([len(one.words) for one in outcome.sentences])]).tolist()
+    spans: list[dict[str, Any]] = []
+    for name, first, end in zip(outcome.parts, limits[:-1], limits[1:], strict=True):
+        if not spans or spans[-1]["name"] != name:
+            spans.append({"name": name, "start": int(text.start[first])})
+        spans[-1]["end"] = int(text.end[end - 1])
+    return spans
 
 
 def copied_exactly(source: Source, composed: Composed) -> np.ndarray:

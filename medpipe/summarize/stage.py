@@ -22,60 +22,28 @@ from medpipe.device import resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import make_id
 from medpipe.records import ASSERTIONS, LABELS, ModelId, Reject, StageOutput
-from medpipe.summarize.beam import BeamConfig
 from medpipe.summarize.decode import (
     Composed,
     Outcome,
     Said,
     compose,
-    cut_sentences,
-    describe,
-    extract_sentence,
+    part_spans,
     read_draft,
-    spell,
     supporting_mentions,
     token_array,
 )
-from medpipe.summarize.faithfulness import Checker, Findings
+from medpipe.summarize.faithfulness import AssertionEngine
 from medpipe.summarize.features import Headings, Mentions, Source, Vocabulary, collate, read_source, word_buckets
+from medpipe.summarize.form import is_report
 from medpipe.summarize.generate import generate
 from medpipe.summarize.network import Memory, NetworkConfig, SummaryNetwork
-from medpipe.summarize.select import content_types, extract, extract_order, within_budget
+from medpipe.summarize.repair import DecodeConfig, Repair, Selected
+from medpipe.summarize.select import extract_order, within_budget
 from medpipe.weights import find_model, identify, load_weights, read_config
 
 log = logging.getLogger(__name__)
 
 MAX_NOTES = 32  # notes that are decoded together
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeConfig:
-    """How summaries are made; the ``[decode]`` table of a config."""
-
-    mode: str = "mixed"  # "extractive": no generation; "abstractive": no repair either (to measure); "mixed"
-    beams: int = 4
-    max_length: int = 125
-    min_length: int = 20
-    length_power: float = 1.0
-    block: int = 3
-    attended: int = 300  # source tokens that the generator attends to
-    extract_tokens: int = 120  # of an extract
-    fill_tokens: int = 0  # a summary that is shorter after the check is filled up with extracts to this length
-    overlap: float = 0.6  # an extract that repeats more of what was said is left out
-    short_sentences: int = 2  # a note of so few sentences is its own summary
-
-    def beam(self) -> BeamConfig:
-        """Returns the knobs of the search."""
-        return BeamConfig(self.beams, self.max_length, self.min_length, self.length_power, self.block)
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """A note after the selector and, where there is one, the generator."""
-
-    order: list[int]  # sentences fit for an extract, best first
-    scores: np.ndarray  # shape: (sentences,), probability
-    draft: Said | None
 
 
 class Summarizer:
@@ -87,6 +55,7 @@ class Summarizer:
         decode: how summaries are made.
         model: written to the rows.
         token_budget: source tokens of a batch; a longer note is a batch of its own.
+        engine: asserts the mentions of summaries, as it did those of the notes; ``None``: cue words do.
     """
 
     name = "summarize"
@@ -99,6 +68,7 @@ class Summarizer:
         *,
         model: ModelId,
         token_budget: int = 8192,
+        engine: AssertionEngine | None = None,
     ) -> None:
         self.network = network
         self.vocabulary = vocabulary
@@ -106,9 +76,17 @@ class Summarizer:
         self.model = model
         self.device = network.vocabulary_buckets.device
         self.token_budget = token_budget
+        self.engine = engine
 
     @classmethod
-    def load(cls, model: str | Path = "summarizer", *, device: str = "auto", token_budget: int = 8192) -> Summarizer:
+    def load(
+        cls,
+        model: str | Path = "summarizer",
+        *,
+        device: str = "auto",
+        token_budget: int = 8192,
+        engine: AssertionEngine | None = None,
+    ) -> Summarizer:
         """Loads a shipped model by name or one from a folder.
 
         Raises:
@@ -124,7 +102,8 @@ class Summarizer:
             decode = DecodeConfig(**config["decode"])
         except (KeyError, TypeError, RuntimeError) as error:
             raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
-        return cls(network.to(target).eval(), vocabulary, decode, model=identify(folder), token_budget=token_budget)
+        network = network.to(target).eval()
+        return cls(network, vocabulary, decode, model=identify(folder), token_budget=token_budget, engine=engine)
 
     # --- rows ---------------------------------------------------------------------------------
 
@@ -148,6 +127,7 @@ class Summarizer:
             "padded_tokens": tokens,  # notes are laid end to end; only rows of equal sentences are padded
             "sentences": float(sum(len(outcome.sentences) for _, outcome in made)),
             "sentences_repaired": float(sum(outcome.repaired for _, outcome in made)),
+            "sentences_dropped": float(sum(outcome.dropped for _, outcome in made)),
         }
         return StageOutput({"summaries": self._rows(made, run_id)}, rejects, counts)
 
@@ -162,17 +142,26 @@ class Summarizer:
             "document_id": [note.document_id for note, _ in made],
             "patient_id": [note.patient_id for note, _ in made],
             "text": [text.text for text in texts],
-            "sections": [_one_section(text.text) for text in texts],
+            "sections": [part_spans(outcome, text) for (_, outcome), text in zip(made, texts, strict=True)],
             "tokens": token_array([note.source for note, _ in made], texts),
             "entity_ids": [entities for entities, _ in support],
             "relation_ids": [relations for _, relations in support],
             "method": [outcome.method for _, outcome in made],
             "faithful": [outcome.faithful for _, outcome in made],
             "n_sentences": [len(outcome.sentences) for _, outcome in made],
-            "n_unsupported_entities": [outcome.unsupported_entities for _, outcome in made],
-            "n_unsupported_numbers": [outcome.unsupported_numbers for _, outcome in made],
-            "n_polarity_errors": [outcome.polarity_errors for _, outcome in made],
+            "n_unsupported_entities": [outcome.findings.entities for _, outcome in made],
+            "n_unsupported_numbers": [outcome.findings.numbers for _, outcome in made],
+            "n_polarity_errors": [outcome.findings.polarity for _, outcome in made],
             "n_repaired": [outcome.repaired for _, outcome in made],
+            "scope": ["note"] * len(made),
+            "encounter_id": [note.encounter_id for note, _ in made],
+            "document_ids": [None] * len(made),
+            "token_documents": [None] * len(made),
+            "checks": [list(outcome.checks) for _, outcome in made],
+            "n_side_errors": [outcome.findings.sides for _, outcome in made],
+            "n_family_errors": [outcome.findings.family for _, outcome in made],
+            "n_replaced": [outcome.replaced for _, outcome in made],
+            "n_dropped": [outcome.dropped for _, outcome in made],
             "model": [str(self.model)] * len(made),
             "run_id": [run_id] * len(made),
         }
@@ -221,7 +210,9 @@ class Summarizer:
         writing = [
             index
             for index, source in enumerate(sources)
-            if self.decode.mode != "extractive" and source.eligible.sum() > self.decode.short_sentences
+            if self.decode.mode != "extractive"
+            and source.eligible.sum() > self.decode.short_sentences
+            and not (self.decode.mode == "mixed" and is_report(source))
         ]
         if writing:
             slots = []
@@ -279,75 +270,7 @@ class Summarizer:
 
     def finish(self, source: Source, selected: Selected) -> Outcome:
         """Turns the selector's and the generator's answer into a checked summary of one note."""
-        written = cut_sentences(source, selected.draft) if selected.draft is not None else []
-        if not written:
-            return self._extract(source, selected)
-        checker = Checker(source, self.vocabulary)
-        spelled = [spell(source, one) for one in written]
-        findings = [checker.check(one.text, describe(one)) for one in spelled]
-        if self.decode.mode == "abstractive":
-            clean = all(one.clean for one in findings)
-            return Outcome(written, "abstractive", clean, *_totals(findings))
-        used: set[int] = set()
-        kept: list[Said | None] = [one if found.clean else None for one, found in zip(written, findings, strict=True)]
-        for place, (one, found) in enumerate(zip(written, findings, strict=True)):
-            if not found.clean:
-                kept[place] = self._replace(source, selected, one, kept, used)
-        sentences = [one for one in kept if one is not None]
-        sentences += self._fill(source, selected, sentences, used)
-        if not sentences:
-            return self._extract(source, selected, findings)
-        extracts = sum(one.extract >= 0 for one in sentences)
-        method = "extractive" if extracts == len(sentences) else "mixed" if extracts else "abstractive"
-        repaired = sum(not found.clean for found in findings)
-        return Outcome(sentences, method, True, *_totals(findings), repaired=repaired)
-
-    def _replace(
-        self, source: Source, selected: Selected, failed: Said, kept: Sequence[Said | None], used: set[int]
-    ) -> Said | None:
-        """Returns the sentence of the note that a failed one was made from; ``None`` where it was said already."""
-        origins = failed.sources[failed.sources >= 0]
-        if len(origins) == 0:
-            return None
-        shares = np.bincount(source.sentence_of[origins], minlength=len(source.sentences))
-        sentence = int(np.where(source.eligible, shares, -1).argmax())
-        return self._take(source, selected, sentence, [one for one in kept if one is not None], used)
-
-    def _fill(self, source: Source, selected: Selected, said: Sequence[Said], used: set[int]) -> list[Said]:
-        """Returns extracts that bring a short summary up to ``fill_tokens``, in the order of the note."""
-        room = self.decode.fill_tokens - sum(len(one.words) for one in said)
-        added: list[Said] = []
-        for sentence in selected.order:
-            if room < 5:
-                break
-            if source.lengths[sentence] > room:
-                continue
-            taken = self._take(source, selected, sentence, [*said, *added], used)
-            if taken is not None:
-                added.append(taken)
-                room -= len(taken.words)
-        return sorted(added, key=lambda one: one.extract)
-
-    def _take(
-        self, source: Source, selected: Selected, sentence: int, said: Sequence[Said], used: set[int]
-    ) -> Said | None:
-        """Returns a sentence of the note as an extract, unless it was used or is mostly said already."""
-        if sentence in used or not source.eligible[sentence]:
-            return None
-        words = content_types(source, sentence)
-        spoken: set[int] = set()
-        for one in said:
-            spoken |= set(source.types[one.sources[one.sources >= 0]].tolist())
-        if len(words & spoken) > self.decode.overlap * max(1, len(words)):
-            return None
-        used.add(sentence)
-        return extract_sentence(source, sentence, float(selected.scores[sentence]))
-
-    def _extract(self, source: Source, selected: Selected, findings: Sequence[Findings] = ()) -> Outcome:
-        """Returns a summary of the note's best sentences as they stand."""
-        chosen = extract(selected.order, source.lengths, self.decode.extract_tokens)
-        sentences = [extract_sentence(source, sentence, float(selected.scores[sentence])) for sentence in chosen]
-        return Outcome(sentences, "extractive", True, *_totals(findings), repaired=len(findings))
+        return Repair(source, selected, self.decode, self.engine).finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,19 +282,6 @@ class Failure:
 
 
 EMPTY = Outcome([], "extractive", True)
-
-
-def _one_section(text: str) -> list[dict[str, Any]] | None:
-    """Returns the column ``sections`` of a summary that has no parts."""
-    return [{"name": "summary", "start": 0, "end": len(text)}] if text else None
-
-
-def _totals(findings: Sequence[Findings]) -> tuple[int, int, int]:
-    return (
-        sum(found.entities for found in findings),
-        sum(found.numbers for found in findings),
-        sum(found.polarity for found in findings),
-    )
 
 
 def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -396,6 +306,7 @@ class Note:
 
     document_id: str
     patient_id: str | None
+    encounter_id: str | None
     source: Source
     entity_ids: list[str]
     relations: list[tuple[str, str, str]]  # id, head, tail
@@ -403,16 +314,19 @@ class Note:
 
 def read_notes(tables: Mapping[str, pa.Table]) -> list[Note]:
     """Returns the notes of a chunk by document id; without entities or relations where there are no such tables."""
-    documents = tables["documents"].select(["document_id", "patient_id", "text"]).sort_by("document_id")
+    documents = tables["documents"]
+    if "encounter_id" not in documents.column_names:  # plain texts have none
+        documents = documents.append_column("encounter_id", pa.nulls(len(documents), pa.string()))
+    documents = documents.select(["document_id", "patient_id", "encounter_id", "text"]).sort_by("document_id")
     names = documents["document_id"].to_pylist()
     sections = _by_document(tables.get("sections"), names, ["start", "end", "body_start", "name"])
     entity_columns = ["entity_id", "start", "end", "label", *ASSERTIONS]
     entities = _by_document(tables.get("entities"), names, entity_columns)
     relations = _by_document(tables.get("relations"), names, ["relation_id", "head_entity_id", "tail_entity_id"])
     notes = []
-    patients, texts = documents["patient_id"].to_pylist(), documents["text"].to_pylist()
-    for name, patient, text, section, entity, relation in zip(
-        names, patients, texts, sections, entities, relations, strict=True
+    patients, encounters = documents["patient_id"].to_pylist(), documents["encounter_id"].to_pylist()
+    for name, patient, encounter, text, section, entity, relation in zip(
+        names, patients, encounters, documents["text"].to_pylist(), sections, entities, relations, strict=True
     ):
         linked = relation.to_pylist()
         pairs = [(row["relation_id"], row["head_entity_id"], row["tail_entity_id"]) for row in linked]
@@ -428,7 +342,7 @@ def read_notes(tables: Mapping[str, pa.Table]) -> list[Note]:
         headings = Headings(
             _ints(section["start"]), _ints(section["body_start"]), _ints(section["end"]), section["name"].to_pylist()
         )
-        notes.append(Note(name, patient, read_source(text, headings, mentions), identifiers, pairs))
+        notes.append(Note(name, patient, encounter, read_source(text, headings, mentions), identifiers, pairs))
     return notes
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from medpipe.records import ASSERTIONS
-from medpipe.summarize.faithfulness import Checker, Findings, negation_scope
-from medpipe.summarize.features import Mentions, Vocabulary, describe_words, read_source
+from medpipe.summarize.faithfulness import Checker, Claim, Findings, negation_scope
+from medpipe.summarize.features import Mentions, describe_words, read_source
 from medpipe.text.tokens import tokenize
 
 NOTE = (
@@ -14,9 +14,14 @@ NOTE = (
 )
 
 
-def check(sentence: str, vocabulary: Vocabulary, note: str = NOTE, mentions: Mentions | None = None) -> Findings:
-    checker = Checker(read_source(note, mentions=mentions), vocabulary)
-    return checker.check(sentence, describe_words(sentence, tokenize(sentence)))
+def as_claim(sentence: str) -> Claim:
+    tokens = tokenize(sentence)
+    return Claim(sentence, tokens, describe_words(sentence, tokens), np.full(len(tokens), -1))
+
+
+def check(sentence: str, note: str = NOTE, mentions: Mentions | None = None) -> Findings:
+    checker = Checker(read_source(note, mentions=mentions))
+    return checker.check([as_claim(sentence)])[0]
 
 
 @pytest.mark.parametrize(
@@ -29,8 +34,8 @@ def check(sentence: str, vocabulary: Vocabulary, note: str = NOTE, mentions: Men
         "",
     ],
 )
-def test_what_the_note_says_passes(sentence: str, vocabulary: Vocabulary) -> None:
-    assert check(sentence, vocabulary).clean
+def test_what_the_note_says_passes(sentence: str) -> None:
+    assert check(sentence).clean
 
 
 @pytest.mark.parametrize(
@@ -42,35 +47,35 @@ def test_what_the_note_says_passes(sentence: str, vocabulary: Vocabulary) -> Non
         "The patient has knee swelling.",
     ],
 )
-def test_an_entity_or_a_side_that_the_note_does_not_have(sentence: str, vocabulary: Vocabulary) -> None:
-    assert check(sentence, vocabulary).entities > 0
+def test_an_entity_or_a_side_that_the_note_does_not_have(sentence: str) -> None:
+    assert check(sentence).entities > 0
 
 
 @pytest.mark.parametrize(
     "sentence",
     ["Furosemide 80 mg was given.", "Furosemide 40 ml was given.", "5 ml of syrup were given.", "2 mg of syrup."],
 )
-def test_a_number_that_the_note_does_not_have(sentence: str, vocabulary: Vocabulary) -> None:
-    assert check(sentence, vocabulary).numbers > 0
+def test_a_number_that_the_note_does_not_have(sentence: str) -> None:
+    assert check(sentence).numbers > 0
 
 
 @pytest.mark.parametrize(
     "sentence",
     ["The patient has fever.", "The patient has no pain.", "The patient had a fracture.", "He denies swelling."],
 )
-def test_a_negation_turned_round(sentence: str, vocabulary: Vocabulary) -> None:
-    assert check(sentence, vocabulary).polarity > 0
+def test_a_negation_turned_round(sentence: str) -> None:
+    assert check(sentence).polarity > 0
 
 
-def test_entities_decide_where_there_is_no_cue(vocabulary: Vocabulary) -> None:
+def test_entities_decide_where_there_is_no_cue() -> None:
     note = "Asthma: ruled out by spirometry last year."
     negated = np.zeros((1, len(ASSERTIONS)), dtype=bool)
     negated[0, ASSERTIONS.index("negated")] = True
     mentions = Mentions(
         np.array([0], dtype=np.int32), np.array([6], dtype=np.int32), np.array([0]), negated, np.array([False])
     )
-    assert check("The patient has asthma.", vocabulary, note).polarity == 0
-    assert check("The patient has asthma.", vocabulary, note, mentions).polarity == 1
+    assert check("The patient has asthma.", note).polarity == 0
+    assert check("The patient has asthma.", note, mentions).polarity == 1
 
 
 def scope(text: str) -> list[str]:

@@ -14,7 +14,8 @@ from medpipe.records import ASSERTIONS, Reject
 from medpipe.summarize.decode import Said, compose
 from medpipe.summarize.features import Source, Vocabulary, read_source
 from medpipe.summarize.network import SummaryNetwork
-from medpipe.summarize.stage import Failure, Selected, Summarizer
+from medpipe.summarize.repair import Selected
+from medpipe.summarize.stage import Failure, Summarizer
 from medpipe.text.tokens import tokenize
 from medpipe.weights import save_model
 
@@ -157,7 +158,7 @@ def test_a_sentence_that_fails_gives_way_to_the_note(stage: Summarizer, note: st
     plain = Summarizer(stage.network, stage.vocabulary, replace(stage.decode, fill_tokens=0), model=stage.model)
     outcome = plain.finish(source, wrong)
     text = compose(source, outcome.sentences).text
-    assert (outcome.unsupported_entities, outcome.unsupported_numbers, outcome.polarity_errors) == (1, 1, 3)
+    assert (outcome.findings.entities, outcome.findings.numbers, outcome.findings.polarity) == (1, 1, 3)
     assert (outcome.repaired, outcome.method, outcome.faithful) == (3, "mixed", True)
     assert text.startswith("Furosemide was given twice daily.")
     assert "There was no fever, cough or pain in the left knee." in text

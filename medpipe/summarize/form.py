@@ -1,0 +1,153 @@
+"""The form of a clinical summary: which part each of its sentences belongs to, and in which order the parts stand.
+
+A clinical note's summary has problems with their symptoms, pertinent negatives, findings and results, treatment, plan
+and follow-up, as far as there are sentences for them; a report's has an impression of one or two sentences. What decides
+is the section that a sentence comes from, then words that look ahead ("follow-up", "will"), then the entities in it.
+
+Cannot do: cut a sentence that belongs to two parts; it stands in the one that most of its entities name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from medpipe.records import ASSERTIONS, LABELS
+from medpipe.summarize.decode import Said
+from medpipe.summarize.features import Source, hash_words, token_intervals
+
+PARTS = ("problems", "pertinent_negatives", "findings", "treatment", "plan")
+WHOLE, IMPRESSION = "summary", "impression"
+PROBLEMS, NEGATIVES, FINDINGS, TREATMENT, PLAN = range(len(PARTS))
+
+# Canonical names of sections (``text/headings.toml``) that decide the part of what stands in them.
+OF_SECTION = {
+    FINDINGS: """objective vital_signs physical_exam general heent head eyes ears_nose_throat neck respiratory
+        cardiovascular breasts abdomen genitourinary musculoskeletal extremities back skin neurologic psychiatric lymphatic
+        endocrine allergic_immunologic mental_status functional_status results imaging findings gross_description
+        microscopic_description specimen""",
+    TREATMENT: """medications admission_medications medications_administered discharge_medications procedures
+        interventions operation procedure_description anesthesia""",
+    PLAN: """plan goals instructions disposition follow_up discharge_instructions discharge_diet activity
+        planned_procedure consultations""",
+    PROBLEMS: """chief_complaint reason_for_visit reason_for_referral reason_for_admission problems
+        encounter_diagnoses discharge_diagnosis impression pathology_diagnosis indication""",
+}
+REPORT_SECTIONS = frozenset(
+    "findings impression technique comparison gross_description microscopic_description pathology_diagnosis".split()
+)
+NOTE_SECTIONS = frozenset(
+    """history_of_present_illness chief_complaint subjective assessment assessment_and_plan plan hospital_course
+    physical_exam medications past_medical_history""".split()  # noqa: SIM905 - as in template_words
+)
+CONCLUSIONS = frozenset(("impression", "pathology_diagnosis"))
+AHEAD = ("will", "recommend", "recommended", "recommends", "advised", "scheduled", "return", "discharged", "plan", "planned")
+FOLLOW = ("follow", "followed", "following")
+OF_LABEL = {
+    "DISEASE": PROBLEMS, "SYMPTOM": PROBLEMS, "TEST": FINDINGS, "LAB_VALUE": FINDINGS, "DRUG": TREATMENT,
+    "DOSAGE": TREATMENT, "PROCEDURE": TREATMENT,
+}  # fmt: skip
+NEGATED = ASSERTIONS.index("negated")
+
+
+@cache
+def _section_part(name: str) -> int:
+    return next((part for part, names in OF_SECTION.items() if name in names.split()), -1)
+
+
+def is_report(source: Source) -> bool:
+    """Says whether a note is the report of an examination (imaging, pathology) by its sections."""
+    names = set(source.sections)
+    return bool(names & REPORT_SECTIONS) and not names & NOTE_SECTIONS
+
+
+def impression_sentences(source: Source, order: Sequence[int], most: int = 2) -> list[int]:
+    """Returns the sentences that an impression of a report rests on, in the order of the note.
+
+    Those of its conclusion, if it has one, else all; affirmed diseases and symptoms first, then as ``order`` says.
+    """
+    concluding = [index for index in order if source.sections[index] in CONCLUSIONS]
+    telling = _telling(source)
+    ranked = sorted(concluding or order, key=lambda index: not telling[index])
+    return sorted(ranked[:most])
+
+
+def _telling(source: Source) -> np.ndarray:
+    """Returns which sentences affirm a disease or a symptom; shape: (sentences,), bool."""
+    telling = np.zeros(len(source.sentences), dtype=bool)
+    mentions = source.mentions
+    condition = np.isin(mentions.label, [LABELS.index("DISEASE"), LABELS.index("SYMPTOM")]) & ~mentions.negated
+    first, end = token_intervals(source.tokens, mentions.start, mentions.end)
+    telling[source.sentence_of[first[condition & (end > first)]]] = True
+    return telling
+
+
+class Form:
+    """Which part of a summary each of its sentences belongs to, for one note."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        mentions = source.mentions
+        self.first, self.end = token_intervals(source.tokens, mentions.start, mentions.end)
+        self.known = np.array([OF_LABEL.get(LABELS[label], -1) if label >= 0 else -1 for label in mentions.label.tolist()])
+        self.known = self.known.astype(np.int64)
+
+    @property
+    def formless(self) -> bool:
+        """Says whether nothing tells the parts of this note apart."""
+        return not (self.known >= 0).any() and all(_section_part(name) < 0 for name in set(self.source.sections))
+
+    def part(self, said: Said) -> int:
+        """Returns the place in ``PARTS`` of a sentence of the summary."""
+        source = self.source
+        copied = said.sources[said.sources >= 0]
+        if len(copied) == 0:
+            return PROBLEMS
+        origin = int(np.bincount(source.sentence_of[copied]).argmax())
+        by_section = _section_part(source.sections[origin])
+        if by_section >= 0 and by_section != FINDINGS:
+            return by_section
+        covered = np.zeros(len(source.tokens) + 1, dtype=np.int64)
+        covered[copied + 1] = 1
+        total = np.cumsum(covered)
+        whole = (self.known >= 0) & (total[self.end] - total[self.first] == self.end - self.first) & (self.end > self.first)
+        kinds = self.known[whole]
+        conditions = whole & (self.known == PROBLEMS)
+        if conditions.any() and source.mentions.negated[conditions].all() and (kinds == PROBLEMS).all():
+            return NEGATIVES
+        if by_section >= 0:
+            return by_section
+        if _looks_ahead(source.types[copied]):
+            return PLAN
+        if len(kinds) == 0:
+            return PROBLEMS
+        return int(np.bincount(kinds, minlength=len(PARTS)).argmax())
+
+    def arrange(self, sentences: Sequence[Said]) -> tuple[list[Said], list[str]]:
+        """Returns the sentences part by part, each part in the order given, and the part of each."""
+        if self.formless or not sentences:
+            return list(sentences), [WHOLE] * len(sentences)
+        parts = np.array([self.part(one) for one in sentences])
+        opens = [bool((self.source.sentence_of[one.sources[one.sources >= 0]] == 0).any()) for one in sentences]
+        if any(opens):  # what a note begins with says whom and what it is about
+            parts[opens.index(True)] = min(PROBLEMS, int(parts[opens.index(True)]))
+        order = np.argsort(parts, kind="stable").tolist()
+        return [sentences[index] for index in order], [PARTS[parts[index]] for index in order]
+
+
+@cache
+def _ahead() -> tuple[np.ndarray, np.ndarray, int]:
+    up = hash_words(("up",))
+    return hash_words(AHEAD), hash_words(FOLLOW), int(up[0])
+
+
+def _looks_ahead(types: np.ndarray) -> bool:
+    """Says whether words speak of what comes after the visit."""
+    ahead, follow, up = _ahead()
+    if np.isin(types, ahead).any():
+        return True
+    places = np.flatnonzero(np.isin(types, follow))
+    # "follow up", "follow - up"
+    return any(up in types[place + 1 : place + 3].tolist() for place in places.tolist())
