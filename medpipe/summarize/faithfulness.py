@@ -76,7 +76,7 @@ STOPS = (
 
 SIDES = ("left", "right", "bilateral", "bilaterally", "unilateral", "leftward", "rightward")
 # Template words that belong to a name when they stand in it ("shortness of breath") or behind it ("steroid therapy").
-INNER = ("of", "in", "the", "to", "on", "at", "'", "’", "-", "/")
+INNER = ("of", "in", "the", "to", "on", "at", "for", "and", "or", "with", "'", "’", "-", "/")
 BEHIND = (
     "treatment", "treatments", "therapy", "management", "examination", "evaluation", "assessment", "investigation",
     "investigations", "symptom", "symptoms", "sign", "signs", "finding", "findings", "complaint", "complaints",
@@ -205,18 +205,20 @@ class Checker:
         self.numbers = frozenset(NUMBER.findall(source.text))
         self.running = _running(source.types, source.wordlike, source.sentences[:, 1]).tobytes()
         first, end = token_intervals(source.tokens, source.mentions.start, source.mentions.end)
-        self.negated = self._negated_tokens(first, end)
+        self.covered, negated = self._of_mentions(first, end)
+        scope = negation_scope(source.types, source.sentences)
+        self.negated = np.where(self.covered, negated, scope)  # shape: (tokens,), bool
         self.always, self.never = _polarity(source.types, self.negated)
         self.phrases = _phrases(source, first, end)
 
-    def _negated_tokens(self, first: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Returns which tokens of the note are negated: by their mention where they are in one, else by a cue."""
+    def _of_mentions(self, first: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns which tokens of the note a mention covers, and which a negated one; shape: (tokens,), bool, each."""
         change = np.zeros((len(self.source.tokens) + 1, 2), dtype=np.int64)
         columns = np.stack([np.ones(len(first), dtype=np.int64), self.source.mentions.negated.astype(np.int64)], axis=1)
         np.add.at(change, first, columns)
         np.subtract.at(change, end, columns)
         covered, negated = (np.cumsum(change[:-1], axis=0) > 0).T
-        return np.where(covered, negated, negation_scope(self.source.types, self.source.sentences))
+        return covered, negated
 
     def check(self, claims: Sequence[Claim], *, taken: bool = False) -> list[Findings]:
         """Returns what is wrong with each sentence; ``taken``: they stand in the note word for word."""
@@ -228,7 +230,7 @@ class Checker:
         ]
 
     def _judge(self, claim: Claim, mentions: np.ndarray, flags: np.ndarray, taken: bool) -> Findings:
-        turned, family = self._compare(claim, mentions, flags)
+        turned, family = self._compare(claim, mentions, flags, taken)
         if taken or len(claim.words.types) == 0:
             return Findings(polarity=turned, family=family)
         words, types = claim.words, claim.words.types
@@ -341,18 +343,19 @@ class Checker:
             [["body"] * len(mentions) for mentions in found],
         )
 
-    def _compare(self, claim: Claim, mentions: np.ndarray, flags: np.ndarray) -> tuple[int, int]:
+    def _compare(self, claim: Claim, mentions: np.ndarray, flags: np.ndarray, taken: bool) -> tuple[int, int]:
         """Counts the mentions whose negation differs from the note's, and those of the family that became the patient's."""
         turned = family = 0
         for (start, end, row), said in zip(mentions.tolist(), flags, strict=True):
-            negated = bool(said[NEGATED])
-            allowed = self.phrases.polarity[row]
+            allowed = self.phrases.polarity[row]  # shape: (2,): affirmed, negated
             sources = claim.sources[start:end]
-            if (sources >= 0).all():
+            if (sources >= 0).all() and self.covered[sources].all():
                 there = self.negated[sources]
                 if there.all() or not there.any():
-                    allowed = allowed & np.array([not there[0], there[0]])
-            turned += not allowed[int(negated)]
+                    allowed = np.array([not there[0], there[0]])
+            elif taken:
+                continue  # the same words as a mention elsewhere, but no mention here
+            turned += not allowed[int(said[NEGATED])]
             if self.engine is not None:
                 family += bool(self.phrases.family[row]) and not said[FAMILY]
         return turned, family

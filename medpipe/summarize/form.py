@@ -1,7 +1,7 @@
 """The form of a clinical summary: which part each of its sentences belongs to, and in which order the parts stand.
 
 A clinical note's summary has problems with their symptoms, pertinent negatives, findings and results, treatment, plan
-and follow-up, as far as there are sentences for them; a report's has an impression of one or two sentences. What decides
+and follow-up, as far as there are sentences for them; that of a report has an impression of one or two sentences. What decides
 is the section that a sentence comes from, then words that look ahead ("follow-up", "will"), then the entities in it.
 
 Cannot do: cut a sentence that belongs to two parts; it stands in the one that most of its entities name.
@@ -97,7 +97,12 @@ class Form:
     @property
     def formless(self) -> bool:
         """Says whether nothing tells the parts of this note apart."""
-        return not (self.known >= 0).any() and all(_section_part(name) < 0 for name in set(self.source.sections))
+        return not (self.known >= 0).any() and not self.sectioned
+
+    @property
+    def sectioned(self) -> bool:
+        """Says whether the note has headings that clinicians divide notes by."""
+        return any(name != "body" for name in self.source.sections)
 
     def part(self, said: Said) -> int:
         """Returns the place in ``PARTS`` of a sentence of the summary."""
@@ -112,7 +117,8 @@ class Form:
         covered = np.zeros(len(source.tokens) + 1, dtype=np.int64)
         covered[copied + 1] = 1
         total = np.cumsum(covered)
-        whole = (self.known >= 0) & (total[self.end] - total[self.first] == self.end - self.first) & (self.end > self.first)
+        whole = (self.known >= 0) & (self.end > self.first)
+        whole &= total[self.end] - total[self.first] == self.end - self.first
         kinds = self.known[whole]
         conditions = whole & (self.known == PROBLEMS)
         if conditions.any() and source.mentions.negated[conditions].all() and (kinds == PROBLEMS).all():
@@ -126,14 +132,17 @@ class Form:
         return int(np.bincount(kinds, minlength=len(PARTS)).argmax())
 
     def arrange(self, sentences: Sequence[Said]) -> tuple[list[Said], list[str]]:
-        """Returns the sentences part by part, each part in the order given, and the part of each."""
+        """Returns the sentences and the part of each: part by part where the note has sections, else as they came.
+
+        What has no headings is a story (a case report, a dialogue): its order says what came first, so it stays.
+        """
         if self.formless or not sentences:
             return list(sentences), [WHOLE] * len(sentences)
         parts = np.array([self.part(one) for one in sentences])
         opens = [bool((self.source.sentence_of[one.sources[one.sources >= 0]] == 0).any()) for one in sentences]
         if any(opens):  # what a note begins with says whom and what it is about
             parts[opens.index(True)] = min(PROBLEMS, int(parts[opens.index(True)]))
-        order = np.argsort(parts, kind="stable").tolist()
+        order = np.argsort(parts, kind="stable").tolist() if self.sectioned else range(len(parts))
         return [sentences[index] for index in order], [PARTS[parts[index]] for index in order]
 
 

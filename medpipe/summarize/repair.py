@@ -1,4 +1,4 @@
-"""From a draft to a summary that can be trusted: checks every sentence, replaces what fails, fills up, gives it its form.
+"""From a draft to a summary that can be trusted: checks its sentences, replaces what fails, fills up, gives it a form.
 
 A sentence that fails gives way to the sentence of the note that it was made from, unless that was said already; one
 of the note that would read otherwise out of its place (a list of negatives, a family history) is left out. Only where
@@ -134,7 +134,7 @@ class Repair:
         return sorted(added, key=lambda one: one.extract)
 
     def _take(self, sentence: int, said: Sequence[Said]) -> Said | None:
-        """Returns a sentence of the note as an extract, unless it was used, is mostly said already or reads otherwise."""
+        """Returns a sentence of the note as an extract, if it is new and reads there as it does here."""
         if sentence in self.used or not self.source.eligible[sentence]:
             return None
         words = content_types(self.source, sentence)
