@@ -166,7 +166,8 @@ def _cached(
 ) -> pa.Table:
     """Returns what a stage makes of the tables, from the cache where it was made before."""
     loaded = stage.load(model, device=device)
-    key = make_id("annotated", table, str(len(tables["sections"])), loaded.model.weights_hash, *(hash_text(text) for text in texts))
+    sections = str(len(tables["sections"]))
+    key = make_id("annotated", table, sections, loaded.model.weights_hash, *(hash_text(text) for text in texts))
     path = cache / f"{table}-{key[:16]}.arrow" if cache is not None else None
     if path is not None and path.is_file():
         with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:

@@ -37,9 +37,10 @@ from medpipe.summarize.features import (
     word_buckets,
 )
 from medpipe.summarize.network import FLOOR, Encoded, Memory, NetworkConfig, SummaryNetwork
+from medpipe.summarize.notes import read_notes
 from medpipe.summarize.repair import DecodeConfig
 from medpipe.summarize.select import within_budget
-from medpipe.summarize.stage import Summarizer, read_notes
+from medpipe.summarize.stage import Summarizer
 from medpipe.summarize.template_words import TEMPLATE_WORDS
 from medpipe.text.sentences import split_sentences
 from medpipe.text.tokens import tokenize
@@ -268,7 +269,7 @@ def train(
         network_config = NetworkConfig(**config.get("network", {}))
         loop_config = LoopConfig(**config.get("training", {}))
         decode = DecodeConfig(**config.get("decode", {}))
-        open_words = config.get("vocabulary", {}) and {name: int(config["vocabulary"][name]) for name in ("most", "count")}
+        open_words = {name: int(config["vocabulary"][name]) for name in config.get("vocabulary", ())}
         modes = tuple(config.get("choose_by", ("extractive", "abstractive")))
         splits = [(part, corpora / part["folder"]) for part in config["corpora"]]
         version = str(config["version"])

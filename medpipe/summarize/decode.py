@@ -261,13 +261,27 @@ def supporting_mentions(source: Source, composed: Composed) -> np.ndarray:
     return (total[end] - total[first] == end - first) & (end > first)
 
 
-def token_array(sources: Sequence[Source], texts: Sequence[Composed]) -> pa.Array:
-    """Returns the column ``tokens``: for each summary its tokens with their offsets here and in the note."""
+def token_array(
+    sources: Sequence[Source], texts: Sequence[Composed], begins: Sequence[np.ndarray | None] | None = None
+) -> pa.Array:
+    """Returns the column ``tokens``: for each summary its tokens with their offsets here and in the note.
+
+    Args:
+        sources: the notes.
+        texts: their summaries.
+        begins: where the notes of an encounter begin in its source, from where their offsets count; ``None``: one note.
+    """
     offsets = np.concatenate([[0], np.cumsum([len(text.start) for text in texts])]).astype(np.int32)
     exact = _join([copied_exactly(source, text) for source, text in zip(sources, texts, strict=True)], bool)
 
     def from_source(name: str) -> pa.Array:
-        values = [getattr(source.tokens, name)[text.source] for source, text in zip(sources, texts, strict=True)]
+        values = []
+        for source, text, begin in zip(sources, texts, begins or [None] * len(texts), strict=True):
+            value = getattr(source.tokens, name)[text.source]
+            if begin is not None:
+                start = source.tokens.start[text.source]
+                value = value - begin[np.searchsorted(begin, start, side="right") - 1]
+            values.append(value)
         return pa.array(_join(values, np.int32), mask=~exact, type=pa.int32())
 
     fields = {

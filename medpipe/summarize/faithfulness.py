@@ -3,7 +3,7 @@
 Checks against the note, on words and on the assertions of the note's entities:
 
 - *entities*: every word that is no template word stands in the note, and words that follow each other in the sentence
-  ("left lower lobe pneumonia", with "of", "in", "the" between them and "treatment" behind them) follow each other in
+  ("left lower lobe pneumonia", with "of", "in", "and" between them and "treatment" behind them) follow each other in
   one sentence of the note: "left kidney" is no support for "left lung". Sides are counted apart as well;
 - *numbers*: every number stands in the note as a whole ("2.5" is no support for "5"), with the same word after it and,
   where a verb links it to a name ("creatinine was 2.1"), after that name in one sentence of the note;
@@ -75,7 +75,8 @@ STOPS = (
 
 
 SIDES = ("left", "right", "bilateral", "bilaterally", "unilateral", "leftward", "rightward")
-# Template words that belong to a name when they stand in it ("shortness of breath") or behind it ("steroid therapy").
+# Template words that may belong to a name, in it ("shortness of breath") or behind it ("steroid therapy").
+# "and" is among them: "nausea and vomiting" is a name, and a pair that the note does not have is better not written.
 INNER = ("of", "in", "the", "to", "on", "at", "for", "and", "or", "with", "'", "’", "-", "/")
 BEHIND = (
     "treatment", "treatments", "therapy", "management", "examination", "evaluation", "assessment", "investigation",
@@ -344,7 +345,7 @@ class Checker:
         )
 
     def _compare(self, claim: Claim, mentions: np.ndarray, flags: np.ndarray, taken: bool) -> tuple[int, int]:
-        """Counts the mentions whose negation differs from the note's, and those of the family that became the patient's."""
+        """Counts the mentions negated otherwise than in the note, and those of the family said of the patient."""
         turned = family = 0
         for (start, end, row), said in zip(mentions.tolist(), flags, strict=True):
             allowed = self.phrases.polarity[row]  # shape: (2,): affirmed, negated

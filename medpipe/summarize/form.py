@@ -1,8 +1,9 @@
 """The form of a clinical summary: which part each of its sentences belongs to, and in which order the parts stand.
 
 A clinical note's summary has problems with their symptoms, pertinent negatives, findings and results, treatment, plan
-and follow-up, as far as there are sentences for them; that of a report has an impression of one or two sentences. What decides
-is the section that a sentence comes from, then words that look ahead ("follow-up", "will"), then the entities in it.
+and follow-up, as far as there are sentences for them; that of a report has an impression of one or two sentences.
+What decides is the section that a sentence comes from, then words that look ahead
+("follow-up", "will"), then the entities in it.
 
 Cannot do: cut a sentence that belongs to two parts; it stands in the one that most of its entities name.
 """
@@ -25,9 +26,9 @@ PROBLEMS, NEGATIVES, FINDINGS, TREATMENT, PLAN = range(len(PARTS))
 # Canonical names of sections (``text/headings.toml``) that decide the part of what stands in them.
 OF_SECTION = {
     FINDINGS: """objective vital_signs physical_exam general heent head eyes ears_nose_throat neck respiratory
-        cardiovascular breasts abdomen genitourinary musculoskeletal extremities back skin neurologic psychiatric lymphatic
-        endocrine allergic_immunologic mental_status functional_status results imaging findings gross_description
-        microscopic_description specimen""",
+        cardiovascular breasts abdomen genitourinary musculoskeletal extremities back skin neurologic psychiatric
+        lymphatic endocrine allergic_immunologic mental_status functional_status results imaging findings
+        gross_description microscopic_description specimen""",
     TREATMENT: """medications admission_medications medications_administered discharge_medications procedures
         interventions operation procedure_description anesthesia""",
     PLAN: """plan goals instructions disposition follow_up discharge_instructions discharge_diet activity
@@ -36,14 +37,17 @@ OF_SECTION = {
         encounter_diagnoses discharge_diagnosis impression pathology_diagnosis indication""",
 }
 REPORT_SECTIONS = frozenset(
-    "findings impression technique comparison gross_description microscopic_description pathology_diagnosis".split()
+    """findings impression technique comparison gross_description microscopic_description
+    pathology_diagnosis""".split()  # noqa: SIM905 - as in template_words
 )
 NOTE_SECTIONS = frozenset(
     """history_of_present_illness chief_complaint subjective assessment assessment_and_plan plan hospital_course
     physical_exam medications past_medical_history""".split()  # noqa: SIM905 - as in template_words
 )
 CONCLUSIONS = frozenset(("impression", "pathology_diagnosis"))
-AHEAD = ("will", "recommend", "recommended", "recommends", "advised", "scheduled", "return", "discharged", "plan", "planned")
+AHEAD = (
+    "will", "recommend", "recommended", "recommends", "advised", "scheduled", "return", "discharged", "plan", "planned",
+)  # fmt: skip
 FOLLOW = ("follow", "followed", "following")
 OF_LABEL = {
     "DISEASE": PROBLEMS, "SYMPTOM": PROBLEMS, "TEST": FINDINGS, "LAB_VALUE": FINDINGS, "DRUG": TREATMENT,
@@ -91,8 +95,8 @@ class Form:
         self.source = source
         mentions = source.mentions
         self.first, self.end = token_intervals(source.tokens, mentions.start, mentions.end)
-        self.known = np.array([OF_LABEL.get(LABELS[label], -1) if label >= 0 else -1 for label in mentions.label.tolist()])
-        self.known = self.known.astype(np.int64)
+        parts = [OF_LABEL.get(LABELS[label], -1) if label >= 0 else -1 for label in mentions.label.tolist()]
+        self.known = np.array(parts, dtype=np.int64)  # shape: (mentions,): the part that each speaks for, -1 for none
 
     @property
     def formless(self) -> bool:

@@ -14,29 +14,27 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch.nn import functional as F  # noqa: N812
 
 from medpipe.device import resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import make_id
-from medpipe.records import ASSERTIONS, LABELS, ModelId, Reject, StageOutput
+from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.summarize.decode import (
-    Composed,
     Outcome,
     Said,
     compose,
     part_spans,
     read_draft,
-    supporting_mentions,
     token_array,
 )
 from medpipe.summarize.faithfulness import AssertionEngine
-from medpipe.summarize.features import Headings, Mentions, Source, Vocabulary, collate, read_source, word_buckets
+from medpipe.summarize.features import Source, Vocabulary, collate, word_buckets
 from medpipe.summarize.form import is_report
 from medpipe.summarize.generate import generate
 from medpipe.summarize.network import Memory, NetworkConfig, SummaryNetwork
+from medpipe.summarize.notes import Note, find_support, read_encounters, read_notes
 from medpipe.summarize.repair import DecodeConfig, Repair, Selected
 from medpipe.summarize.select import extract_order, within_budget
 from medpipe.weights import find_model, identify, load_weights, read_config
@@ -109,14 +107,27 @@ class Summarizer:
 
     def run(self, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
         """Returns one summary for every document of ``tables``; see ``medpipe.records.StageOutput``."""
-        documents = tables["documents"].select(["document_id", "source", "record"]).sort_by("document_id")
-        notes = read_notes(tables)
+        return self._run(read_notes(tables), tables["documents"], run_id)
+
+    def run_encounters(self, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
+        """Returns one summary for every encounter of ``tables``, over all its notes in the order of time.
+
+        The rows are those of ``summaries``, by encounter: ``document_id`` is the last note, ``document_ids`` are all.
+
+        Args:
+            tables: as for ``run``; whole encounters.
+            run_id: written to the rows.
+        """
+        return self._run(read_encounters(tables), tables["documents"], run_id)
+
+    def _run(self, notes: Sequence[Note], documents: pa.Table, run_id: str) -> StageOutput:
         outcomes = self.summarize([note.source for note in notes])
         rejects, made = [], []
-        for place, (note, outcome) in enumerate(zip(notes, outcomes, strict=True)):
+        for note, outcome in zip(notes, outcomes, strict=True):
             if isinstance(outcome, Outcome):
                 made.append((note, outcome))
                 continue
+            place = documents["document_id"].index(note.document_id).as_py()
             record = {name: documents[name][place].as_py() for name in ("source", "record")}
             message = reject_message(outcome.code, stage=self.name, kind=outcome.kind)
             reject = Reject(**record, stage=self.name, code=outcome.code, message=message, document_id=note.document_id)
@@ -136,36 +147,43 @@ class Summarizer:
         from medpipe.lake import contracts
 
         texts = [compose(note.source, outcome.sentences) for note, outcome in made]
-        support = [_support(note, text) for (note, _), text in zip(made, texts, strict=True)]
+        support = [find_support(note, text) for (note, _), text in zip(made, texts, strict=True)]
+        outcomes = [outcome for _, outcome in made]
+        notes = [note for note, _ in made]
         columns: dict[str, Any] = {
-            "summary_id": [make_id("summary", note.document_id, self.model.weights_hash) for note, _ in made],
-            "document_id": [note.document_id for note, _ in made],
-            "patient_id": [note.patient_id for note, _ in made],
+            "summary_id": [self._id(note) for note in notes],
+            "document_id": [note.document_id for note in notes],
+            "patient_id": [note.patient_id for note in notes],
             "text": [text.text for text in texts],
-            "sections": [part_spans(outcome, text) for (_, outcome), text in zip(made, texts, strict=True)],
-            "tokens": token_array([note.source for note, _ in made], texts),
+            "sections": [part_spans(outcome, text) for outcome, text in zip(outcomes, texts, strict=True)],
+            "tokens": token_array([note.source for note in notes], texts, [note.begins for note in notes]),
             "entity_ids": [entities for entities, _ in support],
             "relation_ids": [relations for _, relations in support],
-            "method": [outcome.method for _, outcome in made],
-            "faithful": [outcome.faithful for _, outcome in made],
-            "n_sentences": [len(outcome.sentences) for _, outcome in made],
-            "n_unsupported_entities": [outcome.findings.entities for _, outcome in made],
-            "n_unsupported_numbers": [outcome.findings.numbers for _, outcome in made],
-            "n_polarity_errors": [outcome.findings.polarity for _, outcome in made],
-            "n_repaired": [outcome.repaired for _, outcome in made],
-            "scope": ["note"] * len(made),
-            "encounter_id": [note.encounter_id for note, _ in made],
-            "document_ids": [None] * len(made),
-            "token_documents": [None] * len(made),
-            "checks": [list(outcome.checks) for _, outcome in made],
-            "n_side_errors": [outcome.findings.sides for _, outcome in made],
-            "n_family_errors": [outcome.findings.family for _, outcome in made],
-            "n_replaced": [outcome.replaced for _, outcome in made],
-            "n_dropped": [outcome.dropped for _, outcome in made],
+            "method": [outcome.method for outcome in outcomes],
+            "faithful": [outcome.faithful for outcome in outcomes],
+            "n_sentences": [len(outcome.sentences) for outcome in outcomes],
+            "n_unsupported_entities": [outcome.findings.entities for outcome in outcomes],
+            "n_unsupported_numbers": [outcome.findings.numbers for outcome in outcomes],
+            "n_polarity_errors": [outcome.findings.polarity for outcome in outcomes],
+            "n_repaired": [outcome.repaired for outcome in outcomes],
+            "scope": ["note" if note.begins is None else "encounter" for note in notes],
+            "encounter_id": [note.encounter_id for note in notes],
+            "document_ids": [None if note.begins is None else list(note.document_ids) for note in notes],
+            "token_documents": [note.places(text) for note, text in zip(notes, texts, strict=True)],
+            "checks": [list(outcome.checks) for outcome in outcomes],
+            "n_side_errors": [outcome.findings.sides for outcome in outcomes],
+            "n_family_errors": [outcome.findings.family for outcome in outcomes],
+            "n_replaced": [outcome.replaced for outcome in outcomes],
+            "n_dropped": [outcome.dropped for outcome in outcomes],
             "model": [str(self.model)] * len(made),
             "run_id": [run_id] * len(made),
         }
         return contracts.conform("summaries", columns)
+
+    def _id(self, note: Note) -> str:
+        if note.begins is None:
+            return make_id("summary", note.document_id, self.model.weights_hash)
+        return make_id("summary", "encounter", note.encounter_id, *note.document_ids, self.model.weights_hash)
 
     # --- notes --------------------------------------------------------------------------------
 
@@ -295,87 +313,3 @@ def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         batches[-1].append(index)
         held += lengths[index]
     return batches
-
-
-# --- from Arrow -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A document with the rows that belong to it."""
-
-    document_id: str
-    patient_id: str | None
-    encounter_id: str | None
-    source: Source
-    entity_ids: list[str]
-    relations: list[tuple[str, str, str]]  # id, head, tail
-
-
-def read_notes(tables: Mapping[str, pa.Table]) -> list[Note]:
-    """Returns the notes of a chunk by document id; without entities or relations where there are no such tables."""
-    documents = tables["documents"]
-    if "encounter_id" not in documents.column_names:  # plain texts have none
-        documents = documents.append_column("encounter_id", pa.nulls(len(documents), pa.string()))
-    documents = documents.select(["document_id", "patient_id", "encounter_id", "text"]).sort_by("document_id")
-    names = documents["document_id"].to_pylist()
-    sections = _by_document(tables.get("sections"), names, ["start", "end", "body_start", "name"])
-    entity_columns = ["entity_id", "start", "end", "label", *ASSERTIONS]
-    entities = _by_document(tables.get("entities"), names, entity_columns)
-    relations = _by_document(tables.get("relations"), names, ["relation_id", "head_entity_id", "tail_entity_id"])
-    notes = []
-    patients, encounters = documents["patient_id"].to_pylist(), documents["encounter_id"].to_pylist()
-    for name, patient, encounter, text, section, entity, relation in zip(
-        names, patients, encounters, documents["text"].to_pylist(), sections, entities, relations, strict=True
-    ):
-        linked = relation.to_pylist()
-        pairs = [(row["relation_id"], row["head_entity_id"], row["tail_entity_id"]) for row in linked]
-        related = {end for _, head, tail in pairs for end in (head, tail)}
-        identifiers = entity["entity_id"].to_pylist()
-        mentions = Mentions(
-            start=_ints(entity["start"]),
-            end=_ints(entity["end"]),
-            label=np.array([_label_index(label) for label in entity["label"].to_pylist()], dtype=np.int64),
-            assertions=np.stack([_bools(entity[column]) for column in ASSERTIONS], axis=1),
-            related=np.array([identifier in related for identifier in identifiers], dtype=bool),
-        )
-        headings = Headings(
-            _ints(section["start"]), _ints(section["body_start"]), _ints(section["end"]), section["name"].to_pylist()
-        )
-        notes.append(Note(name, patient, encounter, read_source(text, headings, mentions), identifiers, pairs))
-    return notes
-
-
-def _by_document(table: pa.Table | None, names: Sequence[str], columns: Sequence[str]) -> list[pa.Table]:
-    """Returns the rows of each document, in their order in ``table``."""
-    if table is None or table.num_rows == 0:
-        kinds = dict.fromkeys(("start", "end", "body_start"), pa.int32()) | dict.fromkeys(ASSERTIONS, pa.bool_())
-        empty = pa.table({column: pa.array([], kinds.get(column, pa.string())) for column in columns})
-        return [empty] * len(names)
-    place = pc.index_in(table["document_id"], pa.array(names, table["document_id"].type)).fill_null(-1)
-    order = np.argsort(codes := place.to_numpy(), kind="stable")
-    limits = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    rows = table.select(list(columns)).take(pa.array(order)).combine_chunks()
-    return [
-        rows.slice(first, end - first) for first, end in zip(limits[:-1].tolist(), limits[1:].tolist(), strict=True)
-    ]
-
-
-def _ints(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy().astype(np.int32)
-
-
-def _bools(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy().astype(bool)
-
-
-def _label_index(label: str) -> int:
-    return LABELS.index(label) if label in LABELS else -1
-
-
-def _support(note: Note, text: Composed) -> tuple[list[str], list[str]]:
-    """Returns the entities that a summary copied as a whole, and the relations between two of them."""
-    copied = supporting_mentions(note.source, text)
-    entities = [name for name, there in zip(note.entity_ids, copied.tolist(), strict=True) if there]
-    held = set(entities)
-    return entities, [name for name, head, tail in note.relations if head in held and tail in held]

@@ -56,10 +56,8 @@ class Pair:
 
 def pairs() -> Iterator[Pair]:
     """Yields the whole set."""
-    number = 0
-    for (note, negated_there), (summary, negated_here) in product(_forms(), _forms()):
+    for number, ((note, negated_there), (summary, negated_here)) in enumerate(product(_forms(), _forms())):
         finding = FINDINGS[number % len(FINDINGS)]
-        number += 1
         yield Pair(_say(note, f=finding), _say(summary, f=finding), (finding,), negated_there != negated_here)
     for place, (note, summary, turned) in enumerate(TRICKY):
         for shift in range(3):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from medpipe.records import ASSERTIONS, LABELS
+
+from medpipe.records import LABELS
 from medpipe.summarize.faithfulness import AssertionEngine, Checker, Claim
 from medpipe.summarize.features import Mentions, describe_words, read_source
 from medpipe.tag.assertion import Assertion

@@ -233,3 +233,43 @@ def test_template_words_need_no_source_and_facts_do(network: SummaryNetwork, voc
     facts += ("severe", "normal", "improved", "suspected", "stopped", "started", "days", "fever", "5")
     assert not set(facts) & set(vocabulary.words)
     assert len(network.vocabulary_buckets) == vocabulary.size
+
+
+def encounter_tables(texts: list[str], encounters: list[str | None], days: list[int | None]) -> dict[str, pa.Table]:
+    from datetime import UTC, datetime
+
+    tables = make_tables(texts)
+    times = [None if day is None else datetime(2026, 1, day, tzinfo=UTC) for day in days]
+    documents = tables["documents"].append_column("encounter_id", pa.array(encounters, pa.string()))
+    tables["documents"] = documents.append_column("authored_at", pa.array(times, pa.timestamp("us", tz="UTC")))
+    return tables
+
+
+def test_an_encounter_has_one_summary_whose_words_lead_to_its_notes(stage: Summarizer, note: str) -> None:
+    texts = ["On day two she had a rash over both arms. " + note, "Elsewhere.", "On day one he came with cough and with gout.", "No time is known."]
+    output = stage.run_encounters(encounter_tables(texts, ["e", None, "e", "e"], [9, 1, 3, None]), run_id="r")
+    (row,) = output.rows["summaries"].to_pylist()
+    names = [f"{index:032d}" for index in range(4)]
+    assert row["document_ids"] == [names[2], names[0], names[3]], "in the order of time; without a time last"
+    assert (row["document_id"], row["encounter_id"], row["scope"]) == (names[3], "e", "encounter")
+    used = set()
+    for token, place in zip(row["tokens"], row["token_documents"], strict=True):
+        if token["source_start"] is not None:
+            source = texts[names.index(row["document_ids"][place])]
+            used.add(place)
+            assert source[token["source_start"] : token["source_end"]] == row["text"][token["start"] : token["end"]]
+    assert len(used) > 1
+    again = stage.run_encounters(encounter_tables(texts[::-1], ["e", "e", None, "e"], [None, 3, 1, 9]), run_id="r")
+    assert again.rows["summaries"]["text"].to_pylist() == [row["text"]], "the order of the rows changes nothing"
+
+
+def test_a_row_says_what_was_checked_and_what_became_of_it(stage: Summarizer, note: str) -> None:
+    (row,) = run(stage, [note])
+    assert row["checks"] == ["entities", "numbers", "sides", "negation"]
+    assert row["n_repaired"] == row["n_replaced"] + row["n_dropped"]
+    assert (row["scope"], row["document_ids"], row["token_documents"]) == ("note", None, None)
+    end = 0
+    for part in row["sections"]:
+        assert row["text"][end : part["start"]].strip() == ""
+        end = part["end"]
+    assert end == len(row["text"])
