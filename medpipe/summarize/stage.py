@@ -33,7 +33,7 @@ from medpipe.summarize.faithfulness import AssertionEngine
 from medpipe.summarize.features import Source, Vocabulary, collate, word_buckets
 from medpipe.summarize.form import is_report
 from medpipe.summarize.generate import generate
-from medpipe.summarize.network import Memory, NetworkConfig, SummaryNetwork
+from medpipe.summarize.network import Memory, NetworkConfig, Reading, SummaryNetwork
 from medpipe.summarize.notes import Note, find_support, read_encounters, read_notes
 from medpipe.summarize.repair import DecodeConfig, Repair, Selected
 from medpipe.summarize.select import extract_order, within_budget
@@ -219,8 +219,8 @@ class Summarizer:
     def select(self, sources: Sequence[Source]) -> list[Selected]:
         """Scores the sentences of notes with words, and lets the generator write."""
         batch = collate(sources, self.device, self.token_budget)
-        encoded = self.network.encode(batch)
-        logits = encoded.sentence_logits.cpu().numpy()
+        reading = self.network.read(batch)
+        logits = reading.sentence_logits.cpu().numpy()
         parts = np.split(logits, np.cumsum(batch.sentence_counts)[:-1])
         orders = [extract_order(source, part, self.decode.overlap) for source, part in zip(sources, parts, strict=True)]
         scores = [1 / (1 + np.exp(-part)) for part in parts]
@@ -243,12 +243,12 @@ class Summarizer:
             firsts = np.cumsum(batch.token_counts) - batch.token_counts
             flat = [firsts[index] + chosen for index, chosen in zip(writing, slots, strict=True)]
             chosen_sources = [sources[index] for index in writing]
-            for index, draft in zip(writing, self._write(chosen_sources, slots, flat, encoded), strict=True):
+            for index, draft in zip(writing, self._write(chosen_sources, slots, flat, reading), strict=True):
                 drafts[index] = draft
         return [Selected(order, score, draft) for order, score, draft in zip(orders, scores, drafts, strict=True)]
 
     def _write(
-        self, sources: Sequence[Source], slots: Sequence[np.ndarray], flat: Sequence[np.ndarray], encoded: Any
+        self, sources: Sequence[Source], slots: Sequence[np.ndarray], flat: Sequence[np.ndarray], reading: Reading
     ) -> list[Said]:
         """Runs the generator over the attended tokens of notes.
 
@@ -256,7 +256,7 @@ class Summarizer:
             sources: the notes.
             slots: of each note the attended tokens.
             flat: the same tokens as positions in the batch of the encoder.
-            encoded: of that batch.
+            reading: of that batch.
         """
         width = max(len(chosen) for chosen in slots)
         index = np.zeros((len(sources), width), dtype=np.int64)
@@ -272,10 +272,11 @@ class Summarizer:
         for row, buckets in enumerate(own):
             table[row, : len(buckets)] = buckets
         where = torch.from_numpy(index).to(self.device)
+        values, token_logits = self.network.remember_tokens(reading, where)
         memory = Memory(
-            values=encoded.memory[where],
+            values=values,
             mask=torch.from_numpy(mask).to(self.device),
-            prior=F.logsigmoid(encoded.token_logits[where]),
+            prior=F.logsigmoid(token_logits),
             ids=torch.from_numpy(ids).to(self.device),
         )
         draft = generate(self.network, memory, torch.from_numpy(table).to(self.device), self.decode.beam())

@@ -228,4 +228,4 @@ def test_benchmark_configs_are_valid(name: str) -> None:
     TargetConfig(**loaded["targets"])
     LossConfig(**loaded["loss"])
     LoopConfig(**loaded["training"])
-    assert DecodeConfig(**loaded["decode"]).mode in ("abstractive", "mixed")
+    assert DecodeConfig(**loaded["decode"]).mode in ("abstractive", "extractive")
