@@ -7,6 +7,7 @@ beginning of a sentence is no longer equal to its source, so its row says that i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,6 +24,8 @@ NO_SPACE_BEFORE = frozenset(".,;:)]}%!?-/")
 NO_SPACE_AFTER = frozenset("([{-/")
 NOTHING = Findings()
 ENDS_SENTENCE = frozenset(".!?")
+INITIAL = re.compile(r"\b[^\W\d]\.$")
+LIST_NUMBER = re.compile(r"\d{1,2}[.)]\s+[^\W\d]")
 OPENING = frozenset("([{\"“‘'<>≥≤±~+-−")  # marks that belong to the word after them
 
 
@@ -87,6 +90,8 @@ def extract_sentence(source: Source, sentence: int, score: float) -> Said:
     """Returns a sentence of the note as a sentence of the summary: without a list mark, with a full stop."""
     first, end = source.sentences[sentence].tolist()
     starts, ends = source.tokens.start, source.tokens.end
+    if LIST_NUMBER.match(source.text, starts[first], ends[end - 1]) and end - first > 3:
+        first += 2  # "2. Asthma", but not "2.5 mg"
     # A list mark or a stray closing bracket is left behind; what stands close to the first word and opens it stays.
     while first < end - 1 and not source.wordlike[first]:
         if ends[first] == starts[first + 1] and source.text[starts[first]] in OPENING:
@@ -208,7 +213,10 @@ def join(sentences: Sequence[Said]) -> Said:
 
 
 def compose(source: Source, sentences: Sequence[Said]) -> Composed:
-    """Returns the text of a summary: its sentences with a blank between them."""
+    """Returns the text of a summary: its sentences with a blank between them.
+
+    A line end where the last word might be an initial ("Annex I."): nobody shall read two sentences as one.
+    """
     parts = [spell(source, sentence) for sentence in sentences]
     offset = 0
     starts, ends = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
@@ -218,7 +226,7 @@ def compose(source: Source, sentences: Sequence[Said]) -> Composed:
         offset += len(part.text) + 1
     joined = join(sentences)
     return Composed(
-        " ".join(part.text for part in parts),
+        "".join(part.text + ("\n" if INITIAL.search(part.text) else " ") for part in parts)[:-1],
         np.concatenate(starts),
         np.concatenate(ends),
         joined.sources,

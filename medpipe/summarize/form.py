@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 
 from medpipe.records import ASSERTIONS, LABELS
-from medpipe.summarize.decode import Said
+from medpipe.summarize.decode import Said, extract_sentence
 from medpipe.summarize.features import Source, hash_words, token_intervals
 
 PARTS = ("problems", "pertinent_negatives", "findings", "treatment", "plan")
@@ -42,11 +42,15 @@ REPORT_SECTIONS = frozenset(
 )
 NOTE_SECTIONS = frozenset(
     """history_of_present_illness chief_complaint subjective assessment assessment_and_plan plan hospital_course
-    physical_exam medications past_medical_history""".split()  # noqa: SIM905 - as in template_words
+    medications past_medical_history""".split()  # noqa: SIM905 - as in template_words
 )
 CONCLUSIONS = frozenset(("impression", "pathology_diagnosis"))
 AHEAD = (
     "will", "recommend", "recommended", "recommends", "advised", "scheduled", "return", "discharged", "plan", "planned",
+)  # fmt: skip
+TO_DO = (
+    "hold", "continue", "start", "stop", "repeat", "check", "recheck", "monitor", "increase", "decrease", "consult",
+    "refer", "arrange", "schedule", "admit", "obtain", "order", "resume", "give",
 )  # fmt: skip
 FOLLOW = ("follow", "followed", "following")
 OF_LABEL = {
@@ -129,7 +133,7 @@ class Form:
             return NEGATIVES
         if by_section >= 0:
             return by_section
-        if _looks_ahead(source.types[copied]):
+        if _looks_ahead(source.types[copied], source.types[source.sentences[origin][0] :]):
             return PLAN
         if len(kinds) == 0:
             return PROBLEMS
@@ -143,23 +147,37 @@ class Form:
         if self.formless or not sentences:
             return list(sentences), [WHOLE] * len(sentences)
         parts = np.array([self.part(one) for one in sentences])
-        opens = [bool((self.source.sentence_of[one.sources[one.sources >= 0]] == 0).any()) for one in sentences]
-        if any(opens):  # what a note begins with says whom and what it is about
-            parts[opens.index(True)] = min(PROBLEMS, int(parts[opens.index(True)]))
+        begins = [int(one.sources[one.sources >= 0].min(initial=len(self.source.tokens))) for one in sentences]
+        if parts[np.argmin(begins)] == PLAN:  # "Follow-up of sarcoidosis.": why somebody came
+            parts[np.argmin(begins)] = PROBLEMS
         order = np.argsort(parts, kind="stable").tolist() if self.sectioned else range(len(parts))
         return [sentences[index] for index in order], [PARTS[parts[index]] for index in order]
 
+    def covering(self, order: Sequence[int]) -> list[int]:
+        """Returns sentences of the note with the best of each part before all others; as given where it has no form.
+
+        Args:
+            order: sentences, best first.
+        """
+        if not self.sectioned:
+            return list(order)
+        parts = [self.part(extract_sentence(self.source, index, 1.0)) for index in order]
+        first = {part: place for place, part in reversed(list(enumerate(parts)))}
+        leading = sorted(first.values())
+        return [order[place] for place in leading] + [
+            index for place, index in enumerate(order) if place not in set(leading)
+        ]
+
 
 @cache
-def _ahead() -> tuple[np.ndarray, np.ndarray, int]:
-    up = hash_words(("up",))
-    return hash_words(AHEAD), hash_words(FOLLOW), int(up[0])
+def _ahead() -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    return hash_words(AHEAD), hash_words(TO_DO), hash_words(FOLLOW), int(hash_words(("up",))[0])
 
 
-def _looks_ahead(types: np.ndarray) -> bool:
-    """Says whether words speak of what comes after the visit."""
-    ahead, follow, up = _ahead()
-    if np.isin(types, ahead).any():
+def _looks_ahead(types: np.ndarray, sentence: np.ndarray) -> bool:
+    """Says whether words speak of what comes after the visit, or the sentence that they are from says what to do."""
+    ahead, to_do, follow, up = _ahead()
+    if np.isin(types, ahead).any() or np.isin(sentence[:3], to_do).any():  # "Hold …", "2. Hold …"
         return True
     places = np.flatnonzero(np.isin(types, follow))
     # "follow up", "follow - up"

@@ -37,6 +37,8 @@ class DecodeConfig:
     attended: int = 300  # source tokens that the generator attends to
     extract_tokens: int = 120  # of an extract
     fill_tokens: int = 0  # a summary that is shorter after the check is filled up with extracts to this length
+    fill_share: float = 1.0  # but to no more than this part of the note
+    write_up_to: int = 0  # tokens of the longest note that the generator writes for, others get extracts; 0: any
     overlap: float = 0.6  # an extract that repeats more of what was said is left out
     short_sentences: int = 2  # a note of so few sentences is its own summary
 
@@ -120,7 +122,8 @@ class Repair:
 
     def _fill(self, said: Sequence[Said]) -> list[Said]:
         """Returns extracts that bring a short summary up to ``fill_tokens``, in the order of the note."""
-        room = self.decode.fill_tokens - sum(len(one.words) for one in said)
+        most = min(self.decode.fill_tokens, int(self.decode.fill_share * len(self.source.tokens)))
+        room = most - sum(len(one.words) for one in said)
         added: list[Said] = []
         for sentence in self.selected.order:
             if room < 5:
@@ -165,6 +168,7 @@ class Repair:
         if is_report(self.source):
             chosen = impression_sentences(self.source, order)
         else:
+            order = Form(self.source).covering(order)
             chosen = extract(order, self.source.lengths, self.decode.extract_tokens)
         return self._formed(
             Outcome(

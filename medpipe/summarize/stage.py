@@ -225,13 +225,7 @@ class Summarizer:
         orders = [extract_order(source, part, self.decode.overlap) for source, part in zip(sources, parts, strict=True)]
         scores = [1 / (1 + np.exp(-part)) for part in parts]
         drafts: list[Said | None] = [None] * len(sources)
-        writing = [
-            index
-            for index, source in enumerate(sources)
-            if self.decode.mode != "extractive"
-            and source.eligible.sum() > self.decode.short_sentences
-            and not (self.decode.mode == "mixed" and is_report(source))
-        ]
+        writing = [index for index, source in enumerate(sources) if self._writes_for(source)]
         if writing:
             slots = []
             for index in writing:
@@ -246,6 +240,13 @@ class Summarizer:
             for index, draft in zip(writing, self._write(chosen_sources, slots, flat, reading), strict=True):
                 drafts[index] = draft
         return [Selected(order, score, draft) for order, score, draft in zip(orders, scores, drafts, strict=True)]
+
+    def _writes_for(self, source: Source) -> bool:
+        """Routes a note: says whether the generator writes for it, or its best sentences are taken as they stand."""
+        if self.decode.mode == "extractive" or source.eligible.sum() <= self.decode.short_sentences:
+            return False
+        too_long = 0 < self.decode.write_up_to < len(source.tokens)
+        return not too_long and not (self.decode.mode == "mixed" and is_report(source))
 
     def _write(
         self, sources: Sequence[Source], slots: Sequence[np.ndarray], flat: Sequence[np.ndarray], reading: Reading

@@ -80,3 +80,24 @@ def test_an_impression_rests_on_the_conclusion_and_on_what_is_there() -> None:
     chosen = impression_sentences(source, order)
     said = [" ".join(extract_sentence(source, place, 0.5).words) for place in chosen]
     assert said == ["The heart is fine .", "Nodule of the lung ."]
+
+
+def test_a_note_with_sections_has_the_best_sentence_of_each_part_first() -> None:
+    source = read(NOTE, NAMES, FOUND)
+    order = np.flatnonzero(source.eligible).tolist()
+    covering = Form(source).covering(order)
+    assert sorted(covering) == sorted(order)
+    leading = [PARTS[Form(source).part(extract_sentence(source, place, 1.0))] for place in covering[: len(PARTS)]]
+    assert sorted(leading) == sorted(PARTS)
+    story = read("He had cough. A mass was seen. Cisplatin was given.", {}, [])
+    assert Form(story).covering([2, 0, 1]) == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "part"),
+    [("Hold lisinopril while sodium is low.", "plan"), ("2. Continue lisinopril.", "plan"), ("Follow-up in two weeks.", "plan"), ("He took lisinopril.", "treatment")],
+)
+def test_what_to_do_is_the_plan(sentence: str, part: str) -> None:
+    source = read(f"He came with cough. {sentence}", {}, [("lisinopril", "DRUG", False)] if "lisinopril" in sentence else [("cough", "SYMPTOM", False)])
+    place = len(source.sentences) - 1
+    assert PARTS[Form(source).part(extract_sentence(source, place, 1.0))] == part

@@ -273,3 +273,48 @@ def test_a_row_says_what_was_checked_and_what_became_of_it(stage: Summarizer, no
         assert row["text"][end : part["start"]].strip() == ""
         end = part["end"]
     assert end == len(row["text"])
+
+
+def test_a_long_note_is_routed_past_the_generator(stage: Summarizer, note: str) -> None:
+    routed = Summarizer(stage.network, stage.vocabulary, replace(stage.decode, write_up_to=60), model=stage.model)
+    long, short = run(routed, [note, note[: note.index("Creatinine")]])
+    assert len(tokenize(note)) > 60
+    assert long["method"] == "extractive"
+    assert short["method"] != "extractive"
+
+
+def test_a_short_note_is_not_filled_up_to_its_whole_length(stage: Summarizer, note: str) -> None:
+    source = read_source(note)
+    half = Summarizer(stage.network, stage.vocabulary, replace(stage.decode, fill_tokens=200, fill_share=0.5), model=stage.model)
+    filled = half.finish(source, draft(source, "Creatinine was 2.1 mg/dL."))
+    assert sum(len(one.words) for one in filled.sentences) <= 0.5 * len(source.tokens) + 3
+
+
+def test_a_report_has_an_impression_of_two_sentences_at_most(stage: Summarizer) -> None:
+    text = "FINDINGS:\nA nodule lies in the lobe. The heart is of normal size.\nIMPRESSION:\nNodule of the upper lobe. Biopsy is advised. The rest is as before."
+    tables = make_tables([text])
+    places = [(0, text.index("IMPRESSION"), "findings"), (text.index("IMPRESSION"), len(text), "impression")]
+    rows = {name: [None] * 2 for name in contracts.arrow_schema("sections").names if name != "schema_version"}
+    rows |= {
+        "section_id": ["a", "b"], "document_id": ["0" * 32] * 2, "name": [name for _, _, name in places], "run_id": ["r"] * 2,
+        "start": [start for start, _, _ in places], "end": [end for _, end, _ in places],
+        "body_start": [text.index("\n", start) + 1 for start, _, _ in places],
+    }  # fmt: skip
+    tables["sections"] = contracts.conform("sections", rows)
+    (row,) = stage.run(tables, run_id="r").rows["summaries"].to_pylist()
+    assert [part["name"] for part in row["sections"]] == ["impression"]
+    assert row["n_sentences"] == 2
+    assert "normal" not in row["text"]
+
+
+def test_a_family_history_alone_is_kept_but_not_called_faithful(stage: Summarizer) -> None:
+    from medpipe.tag.assertion import Assertion
+
+    text = "Diabetes since childhood in all of them."
+    tables = make_tables([text], [(0, 0, 8, "DISEASE", False)])
+    family = tables["entities"].column_names.index("family")
+    tables["entities"] = tables["entities"].set_column(family, "family", pa.array([True]))
+    held = Summarizer(stage.network, stage.vocabulary, stage.decode, model=stage.model, engine=Assertion.load())
+    (row,) = held.run(tables, run_id="r").rows["summaries"].to_pylist()
+    assert (row["text"], row["faithful"]) == (text, False)
+    assert row["checks"][-1] == "family"
