@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 SAMPLE ?= sample_records/fhir_bundle.json
 CORPORA ?= ../shared/corpora
 EHR ?= ../shared/ehr
-FAST := not corpora and not slow and not airflow and not faults
+FAST := not corpora and not slow and not airflow and not workers and not faults
 
 AIRFLOW = PATH="$(CURDIR)/$(BIN):$$PATH" AIRFLOW_HOME="$(CURDIR)/.airflow" AIRFLOW__CORE__DAGS_FOLDER="$(CURDIR)/dags" \
 	AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS=True AIRFLOW__API__HOST=127.0.0.1 \
 	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" airflow
 
-.PHONY: run test lint fuzz test-corpora test-faults test-airflow airflow bench datacontract clean help
+.PHONY: run test lint fuzz test-corpora test-faults test-airflow test-workers airflow airflow-celery bench datacontract clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,10 +20,10 @@ run: $(VENV)/.runtime  ## set up and run the whole line on a sample
 	$(BIN)/medpipe run $(SAMPLE)
 
 test: $(VENV)/.dev  ## set up and pass the tests (no GPU, no network beyond the package index)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "$(FAST)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "$(FAST)"
 
 lint: $(VENV)/.dev  ## ruff and mypy
-	$(BIN)/ruff check medpipe dags tests
+	$(BIN)/ruff check medpipe dags deploy tests
 	$(BIN)/mypy
 
 test-corpora: $(VENV)/.dev  ## tests that need the corpora and EHR files (CORPORA=… EHR=…)
@@ -35,7 +35,14 @@ fuzz: $(VENV)/.dev  ## 20,000 mutated inputs for every reader (minutes)
 test-faults: $(VENV)/.dev  ## kill the line at random instants and run it again (minutes)
 	$(BIN)/python -m pytest -m faults
 
-test-airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
+test-workers: $(VENV)/.workers  ## Airflow on PostgreSQL, Redis and Celery, a worker is killed (a quarter of an hour)
+	$(BIN)/python -m pytest -m workers
+
+airflow-celery: $(VENV)/.workers  ## Airflow with two Celery workers on this machine, http://localhost:8080
+	mkdir -p landing
+	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" $(BIN)/python deploy/airflow_celery.py
+
+airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
 	$(BIN)/python -m pytest -m airflow
 
 airflow: $(VENV)/.dev  ## Airflow for a person: SQLite, LocalExecutor, http://localhost:8080
@@ -68,5 +75,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,airflow]'
 	touch $@ $(VENV)/.runtime
 
+$(VENV)/.workers: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[celery,kubernetes]'
+	touch $@
+
 clean:  ## remove what make made (not the tables)
-	rm -rf $(VENV) .venv-datacontract .pytest_cache .ruff_cache .mypy_cache .airflow
+	rm -rf $(VENV) .venv-datacontract .pytest_cache .ruff_cache .mypy_cache .airflow .airflow-celery

@@ -36,8 +36,8 @@ import medpipe
 from medpipe.device import peak_memory_mb, release_memory
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import hash_file, make_id
-from medpipe.ingest.mapping import ColumnMapping, load_mapping
 from medpipe.ingest.sources import Source, find_sources
+from medpipe.ingest.tables.mapping import ColumnMapping, load_mapping
 from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
 from medpipe.records import ModelId, Reject, StageOutput
@@ -317,7 +317,7 @@ def make_run_id(stage: str, night: Mapping[str, Any]) -> str:
 def _ingest_shard(
     folder: Path, night: Mapping[str, Any], shard: int, settings: Settings, run_id: str, progress: Progress | None
 ) -> dict[str, float]:
-    from medpipe.ingest.content import Inputs
+    from medpipe.ingest.inputs import Inputs
     from medpipe.ingest.stage import read_chunks
 
     done = folder / "ingest.json"

@@ -10,15 +10,18 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medpipe.errors import MedpipeError
 from medpipe.learn.corpora import AnnotatedDocument, read_documents
+from medpipe.tag.fragments import Interval, cut_out, find_fragments, find_gaps
 from medpipe.tag.stage import Tagger
 from medpipe.weights import find_model, read_config
 
 Span = tuple[int, int, str]  # start, end, label
+Fragments = tuple[tuple[Interval, ...], str]  # parts, label
 Scores = dict[str, float]
+Thing = TypeVar("Thing")
 
 CHUNK = 64  # texts tagged at a time
 
@@ -42,6 +45,25 @@ class LabelMap:
             for entity in document.entities
             if (label := kinds[entity.label]) is not None
         }
+
+    def map_gaps(self, document: AnnotatedDocument) -> set[Interval]:
+        """Returns what lies between the parts of the discontinuous gold entities that have a label of the model's."""
+        return {
+            gap
+            for entity in document.entities
+            if self.gold is None or entity.label in self.gold
+            for gap in find_gaps(entity.fragments, document.text)
+        }
+
+    def map_discontinuous(self, document: AnnotatedDocument) -> set[Fragments]:
+        """Returns the parts of the discontinuous gold entities, in the model's labels."""
+        found: set[Fragments] = set()
+        for entity in document.entities:
+            label = entity.label if self.gold is None else self.gold.get(entity.label)
+            gaps = find_gaps(entity.fragments, document.text)
+            if label is not None and gaps:
+                found.add((tuple(cut_out(entity.start, entity.end, gaps, document.text)), label))
+        return found
 
     def map_predicted(self, spans: Iterable[Span]) -> set[Span]:
         """Returns the predicted entities that count."""
@@ -118,7 +140,8 @@ def evaluate_tagger(
         device: auto, cpu, cuda or cuda:N.
 
     Returns:
-        ``micro``, ``labels`` (by name) and ``nested``, each with ``precision``, ``recall``, ``f1`` and ``support``.
+        ``micro``, ``labels`` (by name), ``nested`` and ``discontinuous`` (all parts right), each with ``precision``,
+        ``recall``, ``f1`` and ``support``.
 
     Raises:
         MedpipeError: CORPUS_NOT_FOUND, CORPUS_INVALID, CONFIG_INVALID, MODEL_NOT_FOUND, MODEL_INVALID,
@@ -130,23 +153,30 @@ def evaluate_tagger(
     if label_map.gold is None:  # identity: what the corpus annotates is what stands in it
         seen = frozenset(entity.label for document in documents for entity in document.entities)
         label_map = LabelMap(None, label_map.annotates or seen, label_map.predicted)
-    gold = [label_map.map_gold(document) for document in documents]
-    predicted = [
-        label_map.map_predicted(spans) for spans in tag_texts(tagger, [document.text for document in documents])
+    found = tag_texts(tagger, [document.text for document in documents])
+    discontinuous = [
+        {(tuple(parts), label) for span, parts in one.items() if parts for *_, label in label_map.map_predicted([span])}
+        for one in found
     ]
-    return score_spans(gold, predicted)
+    return score_spans(
+        [label_map.map_gold(document) for document in documents],
+        [label_map.map_predicted(spans) for spans in found],
+    ) | {"discontinuous": count_scores(list(map(label_map.map_discontinuous, documents)), discontinuous)}
 
 
-def tag_texts(tagger: Tagger, texts: Sequence[str]) -> list[list[Span]]:
-    """Returns the entities that a tagger finds in every text."""
-    found: list[list[Span]] = []
+def tag_texts(tagger: Tagger, texts: Sequence[str]) -> list[dict[Span, list[Interval]]]:
+    """Returns the entities that a tagger finds in every text, with their parts where they are discontinuous."""
+    found: list[dict[Span, list[Interval]]] = []
     for first in range(0, len(texts), CHUNK):
         chunk = texts[first : first + CHUNK]
-        spans, *_ = tagger.find(chunk)
-        rows = list(
-            zip(spans.start.tolist(), spans.end.tolist(), [tagger.labels[label] for label in spans.label], strict=True)
-        )
-        found += [rows[spans.of_text(number)] for number in range(len(chunk))]
+        spans, gaps, *_ = tagger.find(chunk)
+        fragments = find_fragments(spans, gaps, chunk)
+        names = [tagger.labels[label] for label in spans.label]
+        rows = list(zip(spans.start.tolist(), spans.end.tolist(), names, strict=True))
+        parts = [fragments.get(number, []) for number in range(len(spans))]
+        for number in range(len(chunk)):
+            part = spans.of_text(number)
+            found.append(dict(zip(rows[part], parts[part], strict=True)))
     return found
 
 
@@ -174,8 +204,8 @@ def score_spans(gold: Sequence[set[Span]], predicted: Sequence[set[Span]]) -> di
     return {"micro": count_scores(gold, predicted), "labels": by_label, "nested": nested}
 
 
-def count_scores(gold: Sequence[set[Span]], predicted: Sequence[set[Span]]) -> Scores:
-    """Returns the scores of sets of spans, one of each for every document."""
+def count_scores(gold: Sequence[set[Thing]], predicted: Sequence[set[Thing]]) -> Scores:
+    """Returns the scores of sets of spans or of fragments, one of each for every document."""
     right = sum(len(truth & found) for truth, found in zip(gold, predicted, strict=True))
     return make_scores(
         right_predicted=right, predicted=sum(map(len, predicted)), right_gold=right, gold=sum(map(len, gold))

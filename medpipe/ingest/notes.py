@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from medpipe.errors import reject_message
 from medpipe.ids import hash_text, make_id
-from medpipe.ingest import bodies, cda_text
-from medpipe.ingest.charsets import standard_name
-from medpipe.ingest.content import Inputs
+from medpipe.ingest.bodies import body as bodies
+from medpipe.ingest.cda import text as cda_text
+from medpipe.ingest.cda.mime import is_package
 from medpipe.ingest.dates import parse_date
-from medpipe.ingest.mapping import ColumnMapping
-from medpipe.ingest.mime import is_package
+from medpipe.ingest.inputs import Inputs
+from medpipe.ingest.syntax.charsets import standard_name
+from medpipe.ingest.syntax.names import clean, encodable
+from medpipe.ingest.tables.mapping import ColumnMapping
 from medpipe.records import Document, Reject, Section
 from medpipe.text.language import choose_language
 from medpipe.text.sections import find_sections
 
 if TYPE_CHECKING:
-    from medpipe.ingest.unpacking import Allowance
-
-LONGEST_NAME = 500  # characters of an id or title; what is longer is cut
+    from medpipe.ingest.archives.unpacking import Allowance
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +111,3 @@ class Reading:
             return self.document(record, rendered.text, sections=rendered.sections or None, **facts)
         unresolved = rendered.body.error or "ATTACHMENT_UNRESOLVED" if rendered.body is not None else None
         return self.reject(record, unresolved or rendered.error or "TEXT_MISSING", **rendered.fields)
-
-
-def clean(value: Any) -> str | None:
-    """Returns an id or a title as text that Arrow can hold; ``None`` for what is neither text nor number."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    text = str(value)[:LONGEST_NAME]
-    return text if encodable(text) else text.encode("utf-8", "replace").decode("utf-8")
-
-
-def encodable(text: str) -> bool:
-    """Says whether a text can be written as UTF-8: JSON may hold lone surrogates, which no encoding can."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -10,20 +10,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from medpipe.errors import MedpipeError
-from medpipe.ingest.archives import container_of, read_archive
-from medpipe.ingest.ccda import read_ccda
-from medpipe.ingest.content import Content, Inputs, Refused
-from medpipe.ingest.fhir import read_fhir
-from medpipe.ingest.hl7v2 import read_hl7v2
-from medpipe.ingest.json_text import parse_values
-from medpipe.ingest.mapping import ColumnMapping
-from medpipe.ingest.ndjson import read_ndjson
+from medpipe.ingest.archives.reader import container_of, read_archive
+from medpipe.ingest.cda.reader import read_ccda
+from medpipe.ingest.content import Content, Refused
+from medpipe.ingest.fhir.ndjson import read_ndjson
+from medpipe.ingest.fhir.reader import read_fhir
+from medpipe.ingest.hl7.reader import read_hl7v2
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.notes import Reading
-from medpipe.ingest.omop import read_omop
 from medpipe.ingest.simple_json import read_simple
 from medpipe.ingest.sniff import Opening, sniff_opening
 from medpipe.ingest.sources import Source
-from medpipe.ingest.tables import read_table
+from medpipe.ingest.syntax.json_text import parse_values
+from medpipe.ingest.tables.mapping import ColumnMapping
+from medpipe.ingest.tables.omop import read_omop
+from medpipe.ingest.tables.reader import read_table
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medpipe.ingest.json_text import json_kind
-from medpipe.ingest.notes import Reading, clean
+from medpipe.ingest.notes import Reading
+from medpipe.ingest.syntax.json_text import json_kind
+from medpipe.ingest.syntax.names import clean
 from medpipe.records import Document, Reject
 
 FACTS = ("patient_id", "encounter_id", "note_type", "note_type_code", "language")

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from medpipe.ingest.bodies import kind_of, text_head
-from medpipe.ingest.ccda import sniff_xml
+from medpipe.ingest.bodies.body import kind_of, text_head
+from medpipe.ingest.cda.reader import sniff_xml
 from medpipe.ingest.content import Content
-from medpipe.ingest.decoding import magic
-from medpipe.ingest.hl7_syntax import looks_like_hl7
-from medpipe.ingest.mapping import ColumnMapping
-from medpipe.ingest.tables import sniff_lines, sniff_table
+from medpipe.ingest.hl7.syntax import looks_like_hl7
+from medpipe.ingest.syntax.decoding import magic
+from medpipe.ingest.tables.mapping import ColumnMapping
+from medpipe.ingest.tables.reader import sniff_lines, sniff_table
 
 HEAD_BYTES = 1 << 16
 LONGEST_FIRST_LINE = 32 << 20  # bytes; a longer one is believed to be what the file's name says

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from medpipe.ids import make_id
-from medpipe.ingest.content import Inputs
-from medpipe.ingest.mapping import ColumnMapping
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.read import read_source
 from medpipe.ingest.sources import Source
+from medpipe.ingest.tables.mapping import ColumnMapping
 from medpipe.lake import contracts
 from medpipe.records import Document, Reject, Skipped, StageOutput
 from medpipe.text.language import is_supported

@@ -22,13 +22,16 @@ from torch import Tensor, nn
 
 from medpipe.device import resolve_device
 from medpipe.errors import MedpipeError
-from medpipe.evaluate.spans import LabelMap, Span, make_label_map, score_spans
+from medpipe.evaluate.spans import Fragments, LabelMap, Span, count_scores, make_label_map, score_spans
 from medpipe.learn.corpora import AnnotatedDocument, read_documents
 from medpipe.learn.distill import DistillationConfig, distill
 from medpipe.learn.divide import Divider, fit_divider
 from medpipe.learn.loop import LoopConfig, Trainer, lower_precision
 from medpipe.learn.pretrain import PretrainingConfig, pretrain
+from medpipe.learn.tagger_card import FOLDS, write_card
+from medpipe.tag.decode import calibrate
 from medpipe.tag.features import encode_spans, entity_tokens
+from medpipe.tag.fragments import GAP, find_fragments, split_gaps
 from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss
 from medpipe.tag.stage import find_spans, to_characters
 from medpipe.text.batches import bucket_batches
@@ -39,6 +42,7 @@ from medpipe.weights import save_model
 Table = TypeVar("Table")
 
 DEV_BUDGET = 8192  # padded tokens of a batch when scoring
+PRIOR = 0.5  # by how much a label's slope and intercept are expected to differ from those of all labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +100,13 @@ def parse_config(config: Mapping[str, Any]) -> TaggerConfig:
             unknown = set(annotates) - set(labels) - set(auxiliary)
             if unknown:
                 raise ValueError(f"{entry['folder']} maps to unknown labels {sorted(unknown)}")
+            if entry.get("discontinuous") and next(iter(auxiliary), None) != GAP:
+                raise ValueError(f"{entry['folder']} is discontinuous: {GAP} = [] must be the first auxiliary label")
             corpora.append(
                 {"folder": entry["folder"], "style": "clinical", "repeat": 1, "unsure": {}}
                 | {"late_repeat": entry.get("repeat", 1)}
                 | dict(entry)
-                | {"annotates": annotates}
+                | {"annotates": [*annotates, GAP] if entry.get("discontinuous") else annotates}
             )
         if not corpora:
             raise ValueError("no corpora")
@@ -160,9 +166,19 @@ class DevCorpus:
     """A dev set, ready to be scored."""
 
     folder: str
+    texts: list[str]
     rows: Rows
     gold: list[set[Span]]
+    discontinuous: list[set[Fragments]]  # of the gold entities those with a gap
     label_map: LabelMap
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found in a document of a dev set."""
+
+    spans: list[tuple[Span, float]]  # with log-probabilities
+    discontinuous: set[Fragments]
 
 
 def read_split(corpora: Path, entry: Mapping[str, Any], split: str) -> list[AnnotatedDocument]:
@@ -254,9 +270,12 @@ def encode_corpus(
     tags, entities, across, crowded = [], 0, 0, 0
     for number, document in enumerate(documents):
         gold = sorted(label_map.map_gold(document))
+        learned = gold + divide_spans(gold, document.text, dividers)
+        if GAP in label_map.annotates:
+            learned += [(*gap, GAP) for gap in sorted(label_map.map_gaps(document))]
         placed = [
             (entity_tokens(rows.tokens[number], rows.sentences[number], start, end), labels[label])
-            for start, end, label in gold + divide_spans(gold, document.text, dividers)
+            for start, end, label in learned
         ]
         spans = [(*interval, label) for interval, label in placed if interval is not None]
         part, lost = encode_spans(spans, len(rows.tokens[number]), len(labels), levels)
@@ -286,9 +305,7 @@ def mark_unsure(
             annotated[first_row[number] + one : first_row[number] + other + 1, columns] = False
 
 
-def make_batches(
-    rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Generator, epoch: int = 0
-) -> list[Batch]:
+def make_batches(rows: TrainingRows, sampling: SamplingConfig, rng: np.random.Generator, epoch: int = 0) -> list[Batch]:
     """Cuts all rows of an epoch into batches of about equal length, in random order."""
     shuffled = rng.permutation(np.flatnonzero(rows.epoch <= epoch))
     buckets = bucket_batches(rows.length[shuffled], sampling.batch_tokens)
@@ -328,27 +345,40 @@ def make_dev(config: TaggerConfig, corpora: Path, table: WordTable) -> list[DevC
     for entry in config.corpora:
         documents = read_split(corpora, entry, "dev")
         label_map = make_label_map(entry.get("labels"), entry["annotates"], config.auxiliary)
-        gold = [label_map.map_gold(document) for document in documents]
+        texts = [document.text for document in documents]
         dev.append(
-            DevCorpus(entry["folder"], make_rows([document.text for document in documents], table), gold, label_map)
+            DevCorpus(
+                folder=entry["folder"],
+                texts=texts,
+                rows=make_rows(texts, table),
+                gold=[label_map.map_gold(document) for document in documents],
+                discontinuous=[label_map.map_discontinuous(document) for document in documents],
+                label_map=label_map,
+            )
         )
     return dev
 
 
 def predict_dev(
-    network: TaggerNetwork, dev: Sequence[DevCorpus], features: Tensor, labels: Sequence[str]
-) -> list[list[list[tuple[Span, float]]]]:
-    """Returns the entities of every document of every dev set, with their log-probabilities."""
+    network: TaggerNetwork, dev: Sequence[DevCorpus], features: Tensor, labels: Sequence[str], *, gaps: bool = False
+) -> list[list[Found]]:
+    """Returns what is found in every document of every dev set; with ``gaps`` also which parts mentions have."""
     device = network.output.weight.device
     with torch.inference_mode():
         vectors = network.embed(features.to(device))
     predicted = []
     for corpus in dev:
-        spans, _, _ = find_spans(network, vectors, corpus.rows, token_budget=DEV_BUDGET, labels=len(labels))
-        starts, ends = to_characters(spans, corpus.rows)
+        decoded, _, _ = find_spans(network, vectors, corpus.rows, token_budget=DEV_BUDGET, labels=len(labels) + gaps)
+        spans, holes = split_gaps(to_characters(decoded, corpus.rows), len(labels))
+        fragments = find_fragments(spans, holes, corpus.texts)
         names = [labels[label] for label in spans.label]
-        found = list(zip(zip(starts.tolist(), ends.tolist(), names, strict=True), spans.score.tolist(), strict=True))
-        predicted.append([found[spans.of_text(number)] for number in range(len(corpus.gold))])
+        placed = list(zip(spans.start.tolist(), spans.end.tolist(), names, strict=True))
+        scored = list(zip(placed, spans.score.tolist(), strict=True))
+        parts: list[set[Fragments]] = [set() for _ in corpus.gold]
+        for number, pieces in fragments.items():
+            for *_, label in corpus.label_map.map_predicted([placed[number]]):
+                parts[spans.text[number]].add((tuple(pieces), label))
+        predicted.append([Found(scored[spans.of_text(number)], parts[number]) for number in range(len(corpus.gold))])
     return predicted
 
 
@@ -357,27 +387,40 @@ def score_dev(
 ) -> dict[str, dict[str, Any]]:
     """Returns the scores of every dev set, as ``score_spans`` gives them."""
     predicted = predict_dev(network, dev, features, labels)
-    return {
-        corpus.folder: score_spans(
-            corpus.gold, [corpus.label_map.map_predicted(span for span, _ in spans) for spans in found]
-        )
-        for corpus, found in zip(dev, predicted, strict=True)
-    }
+    return {corpus.folder: score_found(corpus, found) for corpus, found in zip(dev, predicted, strict=True)}
 
 
-def fit_calibration(log_probability: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """Returns slope and intercept on the logit that fit probabilities to how often the model is right (Platt 1999)."""
-    if not 0 < right.sum() < len(right):
+def score_found(corpus: DevCorpus, found: Sequence[Found]) -> dict[str, Any]:
+    """Returns the scores of what was found in a dev set."""
+    counted = [corpus.label_map.map_predicted(span for span, _ in one.spans) for one in found]
+    return score_spans(corpus.gold, counted)
+
+
+def fit_calibration(
+    log_probability: np.ndarray, right: np.ndarray, towards: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """Returns slope and intercept on the logit that fit probabilities to how often the model is right (Platt 1999).
+
+    Args:
+        log_probability: shape: (entities,), float64.
+        right: shape: (entities,), bool.
+        towards: slope and intercept of all labels, for one that has few entities: it departs from them as far as its
+            own entities say (a Gaussian prior of ``PRIOR`` standard deviation).
+    """
+    if towards is None and not 0 < right.sum() < len(right):
         return 1.0, 0.0
     probability = torch.from_numpy(np.clip(np.exp(log_probability), 1e-6, 1 - 1e-6))
     logit = torch.log(probability / (1 - probability))
-    weights = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    start = torch.tensor(towards or (1.0, 0.0), dtype=torch.float64)
+    weights = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
     target = torch.from_numpy(right.astype(np.float64))
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = nn.functional.binary_cross_entropy_with_logits(weights[0] * logit + weights[1], target)
+        loss = nn.functional.binary_cross_entropy_with_logits(weights[0] * logit + weights[1], target, reduction="sum")
+        if towards is not None:
+            loss = loss + ((weights - start) ** 2).sum() / (2 * PRIOR**2)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -386,17 +429,32 @@ def fit_calibration(log_probability: np.ndarray, right: np.ndarray) -> tuple[flo
     return round(slope, 4), round(intercept, 4)
 
 
-def calibration_error(probability: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
-    """Returns the expected calibration error (Naeini et al. 2015) over bins of equal width."""
+def reliability(probability: np.ndarray, right: np.ndarray, bins: int = 10) -> list[tuple[int, float, float]]:
+    """Returns for every bin of equal width how many scores lie in it, their mean and which share of them is right.
+
+    Bins with no score are left out; drawn, this is the reliability diagram (DeGroot and Fienberg 1983).
+    """
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    filled = [which == number for number in range(bins) if (which == number).any()]
+    return [(int(own.sum()), float(probability[own].mean()), float(right[own].mean())) for own in filled]
+
+
+def calibration_error(probability: np.ndarray, right: np.ndarray) -> float:
+    """Returns the expected calibration error (Naeini et al. 2015) over the bins of ``reliability``.
+
+    Of few scores it is not small even where they are right: chance alone parts their mean from the share of right ones.
+    """
     if not len(probability):
         return 0.0
-    which = np.minimum((probability * bins).astype(int), bins - 1)
-    gaps = [
-        abs(probability[which == number].mean() - right[which == number].mean()) * (which == number).mean()
-        for number in range(bins)
-        if (which == number).any()
-    ]
-    return float(sum(gaps))
+    return sum(count * abs(mean - share) for count, mean, share in reliability(probability, right)) / len(probability)
+
+
+def chance_error(probability: np.ndarray, draws: int = 200) -> float:
+    """Returns what the calibration error of exact scores would be on average: what chance alone makes of it."""
+    rng = np.random.default_rng(0)
+    return float(
+        np.mean([calibration_error(probability, rng.random(len(probability)) < probability) for _ in range(draws)])
+    )
 
 
 def train(
@@ -493,39 +551,87 @@ def train(
         ],
     }
     save_model(out, network.state_dict(), model_config)
-    from medpipe.learn.tagger_card import write_card
-
     write_card(out / "MODEL_CARD.md", parsed, result)
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The entities that were found on dev and count there. All arrays have the shape (entities,)."""
+
+    label: np.ndarray  # str
+    log_probability: np.ndarray  # float64
+    right: np.ndarray  # bool
+    fold: np.ndarray  # int64; entities of a document are of one fold
+
+
+def judge(dev: Sequence[DevCorpus], predicted: Sequence[Sequence[Found]]) -> Judged:
+    """Returns which of the entities that were found are right."""
+    judged: list[tuple[str, float, bool, int]] = []
+    documents = 0
+    for corpus, found in zip(dev, predicted, strict=True):
+        for one, gold in zip(found, corpus.gold, strict=True):
+            documents += 1
+            for span, score in one.spans:
+                if counted := corpus.label_map.map_predicted([span]):
+                    judged.append((span[2], score, bool(counted & gold), documents % FOLDS))
+    return Judged(
+        label=np.array([label for label, *_ in judged], dtype=object),
+        log_probability=np.array([score for _, score, *_ in judged], dtype=np.float64),
+        right=np.array([right for *_, right, _ in judged], dtype=bool),
+        fold=np.array([fold for *_, fold in judged], dtype=np.int64),
+    )
+
+
+def fit_labels(judged: Judged, chosen: np.ndarray, labels: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Returns slope and intercept for every label, fitted to the ``chosen`` entities (a mask)."""
+    shared = fit_calibration(judged.log_probability[chosen], judged.right[chosen])
+    fitted = {}
+    for label in labels:
+        own = chosen & (judged.label == label)
+        fitted[label] = fit_calibration(judged.log_probability[own], judged.right[own], shared)
+    return fitted
+
+
+def calibrate_labels(judged: Judged, table: Mapping[str, tuple[float, float]]) -> np.ndarray:
+    """Returns the calibrated probabilities of all entities."""
+    slope, intercept = np.array([table[label] for label in judged.label], dtype=np.float64).reshape(-1, 2).T
+    return calibrate(judged.log_probability, slope, intercept)
+
+
 def finish(config: TaggerConfig, network: TaggerNetwork, dev: Sequence[DevCorpus], features: Tensor) -> dict[str, Any]:
     """Scores and calibrates the trained network on dev."""
-    from medpipe.tag.decode import calibrate
-
-    predicted = predict_dev(network, dev, features, config.labels)
-    scores: dict[str, Any] = {}
-    judged: list[tuple[str, float, bool]] = []  # label, log-probability, right
-    for corpus, found in zip(dev, predicted, strict=True):
-        mapped = corpus.label_map
-        scores[corpus.folder] = score_spans(
-            corpus.gold, [mapped.map_predicted(span for span, _ in spans) for spans in found]
-        )
-        for spans, gold in zip(found, corpus.gold, strict=True):
-            for span, score in spans:
-                if counted := mapped.map_predicted([span]):
-                    judged.append((span[2], score, bool(counted & gold)))
-    logs = np.array([score for _, score, _ in judged])
-    right = np.array([hit for *_, hit in judged], dtype=bool)
-    slope, intercept = fit_calibration(logs, right)
-    probability = calibrate(logs, slope, intercept)
-    names = np.array([label for label, *_ in judged])
-    errors = {label: calibration_error(probability[names == label], right[names == label]) for label in config.labels}
+    gaps = GAP in config.auxiliary
+    predicted = predict_dev(network, dev, features, config.labels, gaps=gaps)
+    scores = {corpus.folder: score_found(corpus, found) for corpus, found in zip(dev, predicted, strict=True)}
+    judged = judge(dev, predicted)
+    table = fit_labels(judged, np.ones(len(judged.label), dtype=bool), config.labels)
+    # How far off the scores are is measured on documents that had no part in fitting them.
+    probability = np.zeros(len(judged.label))
+    for fold in range(FOLDS):
+        held_out = judged.fold == fold
+        if held_out.any():
+            probability[held_out] = calibrate_labels(judged, fit_labels(judged, ~held_out, config.labels))[held_out]
+    of_label = {label: judged.label == label for label in config.labels}
+    discontinuous = {
+        corpus.folder: count_scores(corpus.discontinuous, [one.discontinuous for one in found])
+        for corpus, found, entry in zip(dev, predicted, config.corpora, strict=True)
+        if GAP in entry["annotates"]
+    }
     return {
         "score": float(np.mean([result["micro"]["f1"] for result in scores.values()])),
         "dev": scores,
-        "calibration": [slope, intercept],
-        "calibration_error": calibration_error(probability, right),
-        "calibration_errors": errors,
+        "discontinuous": discontinuous,
+        "calibration": table,
+        "calibration_error": calibration_error(probability, judged.right),
+        "calibration_errors": {
+            label: {
+                "count": int(own.sum()),
+                "error": calibration_error(probability[own], judged.right[own]),
+                "chance": chance_error(probability[own]),
+            }
+            for label, own in of_label.items()
+        },
+        "reliability": reliability(probability, judged.right),
         "config": asdict(config),
     }

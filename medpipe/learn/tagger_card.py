@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medpipe.tag.fragments import GAP
+
 if TYPE_CHECKING:
     from medpipe.learn.tagger import TaggerConfig
+
+BAR = 40  # characters of the reliability diagram's bars
+FOLDS = 5  # of the documents of dev: see ``learn.tagger.judge``
 
 # Credits that the corpora's licences ask for, by folder (see each corpus's README).
 CREDITS = {
@@ -29,9 +34,9 @@ CREDITS = {
 LIMITS = """
 - English only. Trained on published case reports, encyclopaedia articles, abstracts and trial criteria; no clinic's own
   notes, so abbreviations and templates of an EHR are less well known to it than the figures say.
-- An entity lies within one sentence; a discontinuous one is found as its outer extent, if at all.
+- An entity lies within one sentence; a discontinuous one is found as its outer extent, if at all{parts}.
 - Entities of one label nest or overlap at most {levels} deep; of different labels, freely.
-- `score` is the calibrated probability that span and label are exactly right, measured on the corpora below: on text of
+- `score` is the calibrated probability that span and label are exactly right, measured on the corpora above: on text of
   another kind it is too high.
 - `subtype` is empty.
 """
@@ -88,9 +93,10 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         ]
         annotated = [entry["folder"] for entry in config.corpora]
         lines += [f"- {CREDITS.get(folder, folder)}" for folder in folders if folder not in annotated]
-    if config.auxiliary:
+    wholes = {whole: parts for whole, parts in config.auxiliary.items() if whole != GAP}
+    if wholes:
         lines += ["", "## Label maps", ""]
-        parts = ", ".join(f"{whole} ({' or '.join(parts)})" for whole, parts in config.auxiliary.items())
+        parts = ", ".join(f"{whole} ({' or '.join(parts)})" for whole, parts in wholes.items())
         lines += [f"Trained only, never given: {parts}. In the scores below either label counts as it.", ""]
         if config.divided:
             lines += [
@@ -113,18 +119,45 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
     if config.ablations:
         lines += ["", "## Ablation (micro F1 on dev)", "", "| what | corpora | F1 |", "|---|---|---:|"]
         lines += [f"| {row['what']} | {row['corpus']} | {row['f1']:.1f} |" for row in config.ablations]
-    slope, intercept = result["calibration"]
+    if result["discontinuous"]:
+        lines += [
+            "",
+            "## Discontinuous mentions on dev",
+            "",
+            "Found where all parts and the label are exactly right. (Above, they count by their outer extent.)",
+            "",
+            "| corpus | P | R | F1 | support |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        lines += [_score_row(folder, None, scores) for folder, scores in result["discontinuous"].items()]
     lines += [
         "",
         "## Calibration",
         "",
-        f"Platt scaling on dev: slope {slope}, intercept {intercept}. Expected calibration error on dev (10 bins, "
-        f"fitted and measured on the same spans): {result['calibration_error']:.3f}; by label: "
-        + ", ".join(f"{label} {error:.3f}" for label, error in result["calibration_errors"].items())
-        + ".",
+        "Platt scaling with a slope and an intercept for each label, drawn towards those of all labels. Expected "
+        f"calibration error (ECE, 10 bins) on dev, every document scored by a fit to the others ({FOLDS} folds): "
+        f"**{result['calibration_error']:.3f}** over all labels. Of few entities it cannot be small: beside it stands "
+        "what exact scores would have on average, by chance.",
+        "",
+        "| label | entities found | ECE | by chance | slope | intercept |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for label, one in result["calibration_errors"].items():
+        slope, intercept = result["calibration"][label]
+        lines.append(
+            f"| {label} | {one['count']} | {one['error']:.3f} | {one['chance']:.3f} | {slope:.2f} | {intercept:.2f} |"
+        )
+    lines += [
+        "",
+        "Reliability: how many of the entities with such a score are right.",
+        "",
+        *draw_reliability(result["reliability"]),
         "",
         "## Limits",
-        LIMITS.format(levels=config.network.levels).rstrip(),
+        LIMITS.format(
+            levels=config.network.levels,
+            parts="; its parts as well as said above" if result["discontinuous"] else "",
+        ).rstrip(),
         "",
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
@@ -136,6 +169,18 @@ def describe_repeat(entry: dict[str, Any]) -> str:
     return f"{early} ×" if early == late else f"{early} ×, later {late} ×"
 
 
-def _score_row(corpus: str, label: str, scores: dict[str, float]) -> str:
+def draw_reliability(bins: list[tuple[int, float, float]]) -> list[str]:
+    """Returns the reliability diagram as lines: a bar as long as the share that is right, a mark at the mean score."""
+    lines = ["```", f"score   entities   right   0 {' ' * (BAR - 6)} 100 %"]
+    for count, mean, share in bins:
+        bar = list(("█" * round(share * BAR)).ljust(BAR + 1, "·"))
+        bar[round(mean * BAR)] = "┃"
+        lines.append(f"{100 * mean:4.1f} %  {count:8}  {100 * share:4.1f} %  {''.join(bar)}")
+    return [*lines, "```", "", "┃ is where the bar would end if the scores were exact."]
+
+
+def _score_row(corpus: str, label: str | None, scores: dict[str, float]) -> str:
     precision, recall, f1 = (f"{100 * scores[name]:.1f}" for name in ("precision", "recall", "f1"))
+    if label is None:
+        return f"| {corpus} | {precision} | {recall} | {f1} | {scores['support']} |"
     return f"| {corpus} | {label} | {precision} | {recall} | {f1} | {scores['support']} |"

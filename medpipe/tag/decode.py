@@ -30,6 +30,10 @@ class Spans:
         """Returns where the entities of a text stand."""
         return slice(*np.searchsorted(self.text, [number, number + 1]).tolist())
 
+    def take(self, chosen: np.ndarray) -> Spans:
+        """Returns some of them; ``chosen`` is a mask or the numbers, in order."""
+        return Spans(*(getattr(self, name)[chosen] for name in ("text", "start", "end", "label", "score")))
+
 
 @torch.inference_mode()
 def decode_rows(network: TaggerNetwork, emissions: Tensor, lengths: Tensor, labels: int) -> np.ndarray:
@@ -99,13 +103,18 @@ def drop_headings(spans: Spans, owner: np.ndarray, start: np.ndarray, end: np.nd
     stops = (owner[order] << 32) + end[order]
     place = np.searchsorted(begins, (spans.text << 32) + spans.start, side="right") - 1
     kept = (place < 0) | ((spans.text << 32) + spans.end > stops[place])
-    return Spans(spans.text[kept], spans.start[kept], spans.end[kept], spans.label[kept], spans.score[kept])
+    return spans.take(kept)
 
 
-def calibrate(log_probability: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+def calibrate(log_probability: np.ndarray, slope: float | np.ndarray, intercept: float | np.ndarray) -> np.ndarray:
     """Returns probabilities that say how often the model is right (Platt 1999), to four decimals.
 
     Four, so that float noise of another batch or device does not show.
+
+    Args:
+        log_probability: shape: (entities,), float64.
+        slope: on the logit; of all or of each.
+        intercept: likewise.
     """
     probability = np.clip(np.exp(log_probability), 1e-6, 1 - 1e-6)
     logit = slope * np.log(probability / (1 - probability)) + intercept

@@ -19,6 +19,7 @@ from medpipe.records import ASSERTIONS, ModelId, Reject, StageOutput
 from medpipe.tag.assertion import Assertion
 from medpipe.tag.codes import Coder, code_columns, code_mentions
 from medpipe.tag.decode import Spans, calibrate, decode_rows, drop_headings, find_sections, nest, sort_spans
+from medpipe.tag.fragments import GAP, Interval, find_fragments, split_gaps
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
 from medpipe.text.batches import bucket_batches
 from medpipe.text.features import WordTable
@@ -33,8 +34,9 @@ KEPT_WORDS = 100_000
 class Tagger:
     """Finds nested entities in documents and says what they assert and, given a coder, which codes they have.
 
-    Labels are the model's (``config.json``). An entity lies within one sentence; a discontinuous one is found as
-    its outer extent, if at all; entities of one label nest or overlap at most two deep.
+    Labels are the model's (``config.json``). An entity lies within one sentence; entities of one label nest or overlap
+    at most two deep. A discontinuous one is found as its outer extent, with its parts in ``fragments`` where the model
+    has learned gaps.
 
     The output for a document depends on its text and the model alone (scores up to the fourth decimal).
     """
@@ -56,7 +58,8 @@ class Tagger:
         self.device = device
         self.token_budget = token_budget
         self.labels: tuple[str, ...] = tuple(config["labels"])
-        self.calibration: tuple[float, float] = tuple(config["calibration"])
+        self.gaps = next(iter(config["auxiliary"]), None) == GAP  # whether the label behind the last is that of gaps
+        self.calibration = calibration_table(config["calibration"], self.labels)
         self.assertion = Assertion.load()
         self.coder = coder
         self.table = WordTable(network.config.buckets)
@@ -91,12 +94,12 @@ class Tagger:
         except (KeyError, TypeError, RuntimeError) as error:
             raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
 
-    def find(self, texts: Sequence[str]) -> tuple[Spans, Rows, list[int], dict[str, float]]:
+    def find(self, texts: Sequence[str]) -> tuple[Spans, Spans, Rows, list[int], dict[str, float]]:
         """Finds the entities of some texts.
 
         Returns:
-            The entities by characters; the sentences they were found in; the texts that did not fit in memory (they
-            have no entities); counts.
+            The entities by characters; the gaps in discontinuous ones; the sentences they were found in; the texts
+            that did not fit in memory (they have no entities); counts.
         """
         if len(self.table) > KEPT_WORDS:
             self.table.clear()
@@ -107,26 +110,29 @@ class Tagger:
             with torch.inference_mode():
                 self.vectors = torch.cat([self.vectors, self.network.embed(new.to(self.device))])
         spans, failed, counts = find_spans(
-            self.network, self.vectors, rows, token_budget=self.token_budget, labels=len(self.labels)
+            self.network, self.vectors, rows, token_budget=self.token_budget, labels=len(self.labels) + self.gaps
         )
-        score = calibrate(spans.score, *self.calibration)
-        start, end = to_characters(spans, rows)
-        return Spans(spans.text, start, end, spans.label, score), rows, failed, counts
+        spans, gaps = split_gaps(to_characters(spans, rows), len(self.labels))
+        score = calibrate(spans.score, *self.calibration[spans.label].T)
+        return Spans(spans.text, spans.start, spans.end, spans.label, score), gaps, rows, failed, counts
 
     def run(self, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
         """Tags a chunk of whole documents; see the stage interface."""
         documents = tables["documents"].select(["document_id", "patient_id", "text", "source", "record"])
         documents = documents.sort_by("document_id")
         document_ids, patients, texts = (documents[name].to_pylist() for name in ("document_id", "patient_id", "text"))
-        spans, rows, failed, counts = self.find(texts)
+        spans, gaps, rows, failed, counts = self.find(texts)
         spans = drop_headings(spans, *_headings(tables["sections"], document_ids))
+        fragments = find_fragments(spans, gaps, texts)
         parts = [spans.of_text(number) for number in range(len(texts))]
         starts, ends, numbers = spans.start.tolist(), spans.end.tolist(), spans.label.tolist()
         labels = [self.labels[number] for number in numbers]
         weights = self.model.weights_hash
         ids = [
-            make_id("entity", document_ids[text], weights, start, end, label)
-            for text, start, end, label in zip(spans.text.tolist(), starts, ends, labels, strict=True)
+            make_id("entity", document_ids[text], weights, start, end, label, *_flat(fragments.get(number, [])))
+            for number, (text, start, end, label) in enumerate(
+                zip(spans.text.tolist(), starts, ends, labels, strict=True)
+            )
         ]
         parents: list[str | None] = []
         depths: list[int] = []
@@ -159,7 +165,10 @@ class Tagger:
             "score": spans.score.tolist(),
             "parent_entity_id": parents,
             "depth": depths,
-            "fragments": empty,
+            "fragments": [
+                [{"start": start, "end": end} for start, end in fragments[number]] if number in fragments else None
+                for number in range(len(ids))
+            ],
             **{name: flags[:, column].tolist() for column, name in enumerate(ASSERTIONS)},
             **code_columns(code_mentions(self.coder, texts, parts, mentions, starts, labels)),
             "model": [str(self.model)] * len(ids),
@@ -167,6 +176,18 @@ class Tagger:
         }
         rejects = [_out_of_memory(documents.slice(number, 1).to_pylist()[0]) for number in failed]
         return StageOutput({"entities": contracts.conform("entities", entities)}, rejects, counts)
+
+
+def calibration_table(calibration: Any, labels: Sequence[str]) -> np.ndarray:
+    """Returns slope and intercept for every label, shape: (labels, 2), float64.
+
+    Args:
+        calibration: of a model's config: a pair for each label by name, or one pair for all.
+        labels: of the model.
+    """
+    if isinstance(calibration, Mapping):
+        return np.array([calibration[label] for label in labels], dtype=np.float64).reshape(-1, 2)
+    return np.tile(np.array(calibration, dtype=np.float64), (len(labels), 1))
 
 
 def find_spans(
@@ -211,17 +232,22 @@ def find_spans(
     spans = sort_spans(text, base + first, base + last + 1, label, found[:, 4])
     if failed:
         kept = ~np.isin(spans.text, list(failed))
-        spans = Spans(spans.text[kept], spans.start[kept], spans.end[kept], spans.label[kept], spans.score[kept])
+        spans = spans.take(kept)
     padded = sum(int(rows.length[batch].max()) * len(batch) for batch in batches)
     return spans, sorted(failed), {"tokens": float(rows.length.sum()), "padded_tokens": float(padded)}
 
 
-def to_characters(spans: Spans, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the starts and ends of token spans as characters of their texts."""
+def to_characters(spans: Spans, rows: Rows) -> Spans:
+    """Returns spans by tokens as spans by characters of their texts."""
     starts = np.concatenate([part.start for part in rows.tokens] or [np.zeros(0, np.int32)])
     ends = np.concatenate([part.end for part in rows.tokens] or [np.zeros(0, np.int32)])
     base = rows.offset[spans.text]
-    return starts[base + spans.start].astype(np.int64), ends[base + spans.end - 1].astype(np.int64)
+    start, end = starts[base + spans.start].astype(np.int64), ends[base + spans.end - 1].astype(np.int64)
+    return Spans(spans.text, start, end, spans.label, spans.score)
+
+
+def _flat(parts: Sequence[Interval]) -> list[int]:
+    return [limit for part in parts for limit in part]
 
 
 def _headings(sections: pa.Table, document_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

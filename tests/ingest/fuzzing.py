@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from medpipe.ingest.content import Inputs
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.read import READERS, read_source
 from medpipe.ingest.sources import Source
 from medpipe.ingest.stage import read_chunks

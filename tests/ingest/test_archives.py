@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from medpipe.ingest import archives, unpacking
-from medpipe.ingest.archives import container_of, read_archive
+from medpipe.ingest.archives import reader as archives
+from medpipe.ingest.archives import unpacking
+from medpipe.ingest.archives.reader import container_of, read_archive
 from medpipe.ingest.content import Content, Refused, bytes_content
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.read import read_source

@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from medpipe.ingest.bodies import MAX_UNPACKED, Body, kind_of, render
+from medpipe.ingest.bodies.body import MAX_UNPACKED, Body, kind_of, render
 from tests.ingest.pdfs import bomb, lines, pdf
 
 RTF = b"{\\rtf1\\ansi Plan\\par Rest \\'96 fluids.}"

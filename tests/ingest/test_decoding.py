@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest.charsets import find_codec, standard_name
-from medpipe.ingest.decoding import decode, is_binary, magic
+from medpipe.ingest.syntax.charsets import find_codec, standard_name
+from medpipe.ingest.syntax.decoding import decode, is_binary, magic
 
 NOTE = "Patient’s fever – 38,5 °C; ½ tablet, “naïve”, 5 µg • José."
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest import delimited
-from medpipe.ingest.delimited import Layout, find_encoding, find_layout, mend, open_lines, read_rows
-from medpipe.ingest.mapping import ColumnMapping, choose_columns
+from medpipe.ingest.tables import delimited
+from medpipe.ingest.tables.delimited import Layout, find_encoding, find_layout, mend, open_lines, read_rows
+from medpipe.ingest.tables.mapping import ColumnMapping, choose_columns
 
 NAMES = ["note_id", "person_id", "note_text", "note_title"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from medpipe.ingest.content import Inputs
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.read import read_source
 from medpipe.ingest.sources import find_sources
 from medpipe.ingest.stage import read_chunks

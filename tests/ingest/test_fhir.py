@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest import binaries
-from medpipe.ingest.content import Inputs, bytes_content
-from medpipe.ingest.decoding import decode_base64
-from medpipe.ingest.fhir_composition import assemble
-from medpipe.ingest.fhir_notes import render
+from medpipe.ingest.content import bytes_content
+from medpipe.ingest.fhir import binaries
+from medpipe.ingest.fhir.composition import assemble
+from medpipe.ingest.fhir.notes import render
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.read import read_source
 from medpipe.ingest.sources import find_sources
+from medpipe.ingest.syntax.decoding import decode_base64
 from medpipe.records import Document, Reject, Skipped
 
 TEXT = "CC: cough.\nHPI: She has a cough — 38,5 °C fever.\n"

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest import hl7_embedded
-from medpipe.ingest.charsets import standard_name
 from medpipe.ingest.content import bytes_content
-from medpipe.ingest.hl7_syntax import Message, charsets, parse_message, separators, split_messages, unescape
+from medpipe.ingest.hl7 import embedded as hl7_embedded
+from medpipe.ingest.hl7.syntax import Message, charsets, parse_message, separators, split_messages, unescape
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.read import read_content, read_source
 from medpipe.ingest.sniff import sniff
 from medpipe.ingest.sources import Source
+from medpipe.ingest.syntax.charsets import standard_name
 from medpipe.records import Document, Reject, Skipped
 
 MSH = r"MSH|^~\&|LAB|HOSP|EHR|HOSP|20240305101500-0500||{type}|C{id}|P|2.5.1|||||{country}|{charset}"
@@ -427,7 +427,7 @@ def test_documents_that_cannot_be_had(value: str, type: str, code: str) -> None:
 
 
 def test_references_are_resolved_inside_the_input(tmp_path: Path) -> None:
-    from medpipe.ingest.content import Inputs
+    from medpipe.ingest.inputs import Inputs
 
     (tmp_path / "letter.txt").write_text("Dear colleague, all is well.")
     (tmp_path / "a.hl7").write_text(
@@ -673,7 +673,7 @@ def test_messages_do_not_depend_on_how_the_stream_is_cut(parts: list[str], size:
 
 
 def test_a_bug_costs_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    from medpipe.ingest import hl7v2
+    from medpipe.ingest.hl7 import reader as hl7v2
 
     real = hl7v2.split_reports
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest.html import html_to_text
+from medpipe.ingest.bodies.html import html_to_text
 
 NESTED = """<table><tr><th></th><th></th><th>Day 1</th><th>Day 2</th></tr>
 <tr><td></td><td><p>Na</p></td><td><p>138</p><p>low</p></td><td></td><td>repeat</td><td></td></tr><tr></tr>

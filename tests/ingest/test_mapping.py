@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medpipe.errors import MedpipeError
-from medpipe.ingest.mapping import (
+from medpipe.ingest.tables.mapping import (
     OMOP,
     OTHERS,
     ColumnMapping,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from medpipe.ingest.narrative import letters, list_marker, narrative_lines, roman, row_lines
+from medpipe.ingest.cda.narrative import letters, list_marker, narrative_lines, roman, row_lines
 
 
 def lines(markup: str, footnotes: dict[str, int] | None = None) -> list[str]:

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest.gzip_access import GzipAccess
-from medpipe.ingest.lines import bounded_lines
+from medpipe.ingest.archives.gzip_access import GzipAccess
 from medpipe.ingest.read import read_source
 from medpipe.ingest.sources import Source
+from medpipe.ingest.syntax.lines import bounded_lines
 from medpipe.records import Document, Reject, Skipped
 
 TEXT = "She has a cough."

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medpipe.ingest import omop
-from medpipe.ingest.content import Inputs, bytes_content
+from medpipe.ingest.content import bytes_content
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.read import read_content, read_source
 from medpipe.ingest.sniff import sniff
 from medpipe.ingest.sources import find_sources
+from medpipe.ingest.tables import omop
 from medpipe.records import Document, Reject, Skipped
 
 NAMES = (

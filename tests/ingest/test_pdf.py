@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medpipe.ingest.pdf import read_pdf
+from medpipe.ingest.bodies.pdf import read_pdf
 from tests.ingest.pdfs import bomb, lines, pdf, show, stream
 
 LIMIT = 1_000_000

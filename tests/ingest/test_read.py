@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from medpipe.errors import MedpipeError
 from medpipe.ids import make_id
-from medpipe.ingest.content import Inputs
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.read import READERS, read_source
 from medpipe.ingest.sniff import sniff
 from medpipe.ingest.sources import Source

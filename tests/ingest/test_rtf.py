@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest.rtf import NotRtfError, read_rtf
+from medpipe.ingest.bodies.rtf import NotRtfError, read_rtf
 
 
 def text_of(body: bytes | str, head: bytes = b"\\rtf1\\ansi") -> str:

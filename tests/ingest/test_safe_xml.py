@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from medpipe.ingest import safe_xml
 from medpipe.ingest.content import Refused
+from medpipe.ingest.syntax import safe_xml
 
 
 def text(raw: bytes) -> str:

@@ -18,14 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.ingest import parquet
-from medpipe.ingest.content import Content, Inputs, bytes_content
-from medpipe.ingest.mapping import ColumnMapping
+from medpipe.ingest.content import Content, bytes_content
+from medpipe.ingest.inputs import Inputs
 from medpipe.ingest.notes import Reading
 from medpipe.ingest.read import read_content, read_source
 from medpipe.ingest.sniff import sniff
 from medpipe.ingest.sources import Source, find_sources
 from medpipe.ingest.stage import read_chunks
+from medpipe.ingest.tables import parquet
+from medpipe.ingest.tables.mapping import ColumnMapping
 from medpipe.records import Document, Reject, Skipped
 
 Item = Document | Reject | Skipped

@@ -12,13 +12,17 @@ from medpipe.learn.config import list_configs, load_config
 from medpipe.learn.divide import fit_divider
 from medpipe.learn.tagger import (
     calibration_error,
+    chance_error,
     fit_calibration,
     make_batches,
     make_training_rows,
     parse_config,
+    reliability,
     train,
 )
+from medpipe.learn.tagger_card import draw_reliability
 from medpipe.tag.crf import BEGIN, SINGLE
+from medpipe.tag.decode import calibrate
 from medpipe.tag.stage import Tagger
 from medpipe.text.features import WordTable
 
@@ -99,9 +103,10 @@ def test_training_learns(trained):
 def test_trained_model_is_loaded_and_scores_the_same(trained, corpora):
     out, result, _ = trained
     for folder in ("notes", "letters"):
-        assert evaluate_tagger(corpora / folder / "dev.jsonl", model=out) == result["dev"][folder]
+        scores = evaluate_tagger(corpora / folder / "dev.jsonl", model=out)
+        assert {name: scores[name] for name in ("micro", "labels", "nested")} == result["dev"][folder]
     spans = tag_texts(Tagger.load(out, device="cpu"), ["She took ramipril for nausea."])[0]
-    assert spans == [(9, 17, "DRUG"), (22, 28, "SYMPTOM")]
+    assert list(spans) == [(9, 17, "DRUG"), (22, 28, "SYMPTOM")]
 
 
 def test_unannotated_labels_are_not_counted(trained, corpora):
@@ -118,6 +123,50 @@ def test_config_of_the_model_has_the_label_maps(trained):
         "labels": {"Finding": "SYMPTOM", "Medicine": "DRUG"},
     }
     assert config["styles"] == ["clinical", "letter"]
+
+
+def test_model_has_a_calibration_for_each_label(trained):
+    out, result, _ = trained
+    table = json.loads((out / "config.json").read_text())["calibration"]
+    assert set(table) == {"SYMPTOM", "DRUG"}
+    assert Tagger.load(out, device="cpu").calibration.tolist() == [list(table["SYMPTOM"]), list(table["DRUG"])]
+    assert result["calibration_error"] < 0.1
+
+
+def test_discontinuous_mentions_are_found_with_their_parts(tmp_path):
+    kinds = ["fever", "cough", "rash", "pain", "itch"]
+    sides = ["left", "right", "upper", "lower"]
+    for split, count in (("train", 80), ("dev", 12)):
+        lines = []
+        for number in range(count):
+            rng = np.random.default_rng(number + 1000 * (split == "dev"))
+            kind, (one, other) = rng.choice(kinds), rng.choice(sides, 2, replace=False)
+            text = f"She had {kind} in the {one} and {other} arm."
+            first, middle, last = text.index(kind), text.index(" and "), text.index(f"{other} arm")
+            spans = [[[first, middle], [last + len(other) + 1, len(text) - 1]], [[last, len(text) - 1]]]
+            types = ["Finding", "Place"]
+            entities = [
+                {"id": f"T{place}", "type": kind, "spans": parts}
+                for place, (kind, parts) in enumerate(zip(types, spans, strict=True))
+            ]
+            lines.append(json.dumps({"doc_id": str(number), "text": text, "entities": entities, "relations": []}))
+        (tmp_path / "notes").mkdir(exist_ok=True)
+        (tmp_path / "notes" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    config = CONFIG | {
+        "labels": ["Finding", "Place"],
+        "auxiliary": {"GAP": []},
+        "corpora": [{"folder": "notes", "discontinuous": True}],
+        "training": {"epochs": 8, "learning_rate": 3e-2, "average_decay": 0.9},
+    }
+    result = train(config, corpora=tmp_path, out=tmp_path / "m", device="cpu", resume=False, report=lambda line: None)
+    assert result["discontinuous"]["notes"]["support"] == 12
+    scores = evaluate_tagger(tmp_path / "notes" / "dev.jsonl", model=tmp_path / "m")
+    assert scores["discontinuous"] == result["discontinuous"]["notes"]
+    assert scores["discontinuous"]["f1"] > 0.8
+    [found] = tag_texts(Tagger.load(tmp_path / "m", device="cpu"), ["She had pain in the left and right arm."])
+    assert found[(8, 38, "Finding")] == [(8, 24), (35, 38)]
+    assert found[(29, 38, "Place")] == []
+    assert "Discontinuous mentions on dev" in (tmp_path / "m" / "MODEL_CARD.md").read_text()
 
 
 def test_killed_and_resumed_gives_the_same_weights(trained, corpora, tmp_path):
@@ -260,6 +309,14 @@ def test_invalid_configs(change):
         parse_config(CONFIG | change)
 
 
+def test_gaps_are_the_first_auxiliary_label_or_an_error():
+    corpora = [{"folder": "notes", "discontinuous": True}]
+    for auxiliary in ({}, {"OTHER": [], "GAP": []}):
+        with pytest.raises(MedpipeError, match=r"CONFIG_INVALID.*GAP"):
+            parse_config(CONFIG | {"corpora": corpora, "auxiliary": auxiliary})
+    assert "GAP" in parse_config(CONFIG | {"corpora": corpora, "auxiliary": {"GAP": []}}).corpora[0]["annotates"]
+
+
 def test_missing_corpus(tmp_path):
     with pytest.raises(MedpipeError, match="CORPUS_NOT_FOUND"):
         train(CONFIG, corpora=tmp_path, out=tmp_path / "m", device="cpu", resume=False)
@@ -295,6 +352,33 @@ def test_calibration_finds_the_slope():
     assert slope == pytest.approx(0.5, abs=0.05)
     assert intercept == pytest.approx(-0.3, abs=0.05)
     assert fit_calibration(np.log([0.5, 0.6]), np.array([True, True])) == (1.0, 0.0)
+
+
+def test_calibration_of_a_label_leaves_that_of_all_as_far_as_its_entities_say():
+    log_probability = np.log(np.full(2000, 0.6))
+    right = np.arange(2000) % 10 < 2  # 0.6 said, 0.2 true
+    few, many = (fit_calibration(log_probability[:n], right[:n], (1.0, 0.0)) for n in (10, 2000))
+    shown = [calibrate(log_probability[:1], *one)[0] for one in ((1.0, 0.0), few, many)]
+    assert shown[0] == pytest.approx(0.6, abs=1e-3)
+    assert 0.4 < shown[1] < 0.58
+    assert shown[2] == pytest.approx(0.2, abs=0.02)
+    assert fit_calibration(log_probability[:0], right[:0], (0.7, -0.3)) == (0.7, -0.3)
+
+
+def test_reliability_counts_scores_by_bin():
+    probability = np.array([0.05, 0.31, 0.39, 1.0])
+    bins = reliability(probability, np.array([False, True, False, True]))
+    assert bins == [(1, 0.05, 0.0), (2, pytest.approx(0.35), 0.5), (1, 1.0, 1.0)]
+    drawn = draw_reliability(bins)
+    assert len([line for line in drawn if "%" in line]) == 4
+    assert "┃" in drawn[2]
+
+
+def test_chance_parts_even_exact_scores_from_what_is_right():
+    few, many = (chance_error(np.full(count, 0.5)) for count in (10, 10_000))
+    assert 0.05 < few < 0.25
+    assert many < 0.01
+    assert chance_error(np.zeros(0)) == 0
 
 
 def test_calibration_error():

@@ -1,0 +1,1 @@
+"""What packs files: zip, gzip, tar."""

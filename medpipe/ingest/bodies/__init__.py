@@ -1,0 +1,1 @@
+"""The body of a note, whatever it is written in, to text."""

@@ -1,0 +1,1 @@
+"""Bytes to characters, lines, JSON and XML: what all formats are written in."""
