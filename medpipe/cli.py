@@ -285,7 +285,34 @@ def tag(
 
 
 stage_command("relate", "Finds the relations of what was tagged (stage 3).")
-stage_command("summarize", "Summarizes what was tagged and related (stage 4).")
+
+
+@app.command()
+def summarize(
+    warehouse: WarehouseOption = None,
+    date: DateOption = None,
+    shard: ShardOption = None,
+    device: DeviceOption = None,
+    per: Annotated[
+        str,
+        typer.Option(help="note; or encounter: one summary over its notes in the order of time, of a published day."),
+    ] = "note",
+    out: Annotated[
+        Path | None, typer.Option(help="With --per encounter: the Parquet file, with the columns of `summaries`.")
+    ] = None,
+) -> None:
+    """Summarizes what was tagged and related (stage 4), or each encounter of a published day."""
+    check_choice("--per", per, ("note", "encounter"))
+    if (per == "encounter") != (out is not None) or (per == "encounter" and shard is not None):
+        reason = "it is needed with --per encounter" if out is None else "it goes with --per encounter, without --shard"
+        raise MedpipeError("SETTING_INVALID", name="--out", reason=reason)
+    if out is None:
+        run_one_stage("summarize", warehouse, date, shard, device)
+        return
+    from medpipe import pipeline
+
+    settings = load_settings(warehouse=warehouse, device=device)
+    print_counts(pipeline.summarize_encounters(settings, parse_date(date), out))
 
 
 @app.command()

@@ -18,6 +18,7 @@ are written aside and renamed; a stage's ``<stage>.json`` comes last and says th
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import shutil
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -354,8 +356,10 @@ def load_stage(stage: str, settings: Settings) -> Stage:
         )
     if stage == "summarize":
         from medpipe.summarize.stage import Summarizer
+        from medpipe.tag.assertion import Assertion
 
-        return Summarizer.load(settings.summarizer, device=device, token_budget=budget)
+        # The assertion of the tagger reads the summaries too: what they negate is compared with the entities.
+        return Summarizer.load(settings.summarizer, device=device, token_budget=budget, engine=Assertion.load())
     raise ValueError(f"no stage {stage}")
 
 
@@ -808,6 +812,60 @@ def run(
                 done = publish(night["work"], settings)
             lock.unlink(missing_ok=True)
     return {"partition": partition, "sources": night["sources"], "unchanged": night["unchanged"]} | done
+
+
+def summarize_encounters(settings: Settings, partition: str, out: Path) -> dict[str, float]:
+    """Summarizes each encounter of a published partition over all its notes there, in the order of time.
+
+    Writes one Parquet file of the contract ``summaries`` (``scope`` is ``encounter``); the tables stay as they are.
+    What is held at a time is whole encounters of ``chunk_documents`` notes and ``chunk_chars`` characters together.
+
+    Returns:
+        ``encounters``, ``notes``, ``failed`` (encounters), and the stage's counts.
+
+    Raises:
+        MedpipeError: INPUT_EMPTY where no note of the partition has an encounter, DISK_FULL, PERMISSION_DENIED.
+    """
+    columns = ["document_id", "encounter_id", "n_chars"]
+    processed = (pc.field("status") == "processed") & pc.field("encounter_id").is_valid()
+    index = warehouse.read_table(
+        settings.warehouse, "documents", partition=partition, columns=columns, filters=processed
+    ).sort_by([("encounter_id", "ascending"), ("document_id", "ascending")])
+    if not len(index):
+        raise MedpipeError("INPUT_EMPTY", path=f"the encounters of {partition} in {settings.warehouse}")
+    stage = load_stage("summarize", settings)
+    run_id = make_id("run", "summarize encounters", partition, str(stage.model), *index["document_id"].to_pylist())
+    totals: Counter[str] = Counter(notes=len(index))
+    schema = contracts.arrow_schema("summaries")
+    with files.written_aside(out) as aside, files.open_writer(aside, schema) as writer:
+        for ids in _whole_encounters(index, settings):
+            wanted = pc.field("document_id").isin(ids)
+            tables = {
+                name: warehouse.read_table(settings.warehouse, name, partition=partition, filters=wanted)
+                for name in READS["summarize"]
+            }
+            output = stage.run_encounters(tables, run_id=run_id)  # type: ignore[attr-defined]
+            files.write_rows(writer, output.rows["summaries"])
+            totals.update(output.counts)
+            totals.update(encounters=len(output.rows["summaries"]), failed=len(output.rejects))
+            release_memory()
+    return dict(totals)
+
+
+def _whole_encounters(index: pa.Table, settings: Settings) -> Iterable[list[str]]:
+    """Yields the ids of documents of whole encounters, together within the chunk's limits where one alone is."""
+    ids: list[str] = []
+    chars = 0
+    rows = zip(*(index[name].to_pylist() for name in ("encounter_id", "document_id", "n_chars")), strict=True)
+    for _, group in itertools.groupby(rows, key=itemgetter(0)):
+        own = list(group)
+        size = sum(row[2] for row in own)
+        if ids and (len(ids) + len(own) > settings.chunk_documents or chars + size > settings.chunk_chars):
+            yield ids
+            ids, chars = [], 0
+        ids += [row[1] for row in own]
+        chars += size
+    yield ids
 
 
 def partition_of_today() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medpipe.lake import warehouse
+from medpipe.lake import files, warehouse
 from tests.conftest import ROOT
 
 DAY = "2026-01-31"
@@ -151,6 +151,27 @@ def test_stages_one_at_a_time_give_the_same_rows(place: Path, tmp_path: Path) ->
         done = medpipe(tmp_path, stage, *where)
         assert done.returncode == 0, done.stderr.decode()
     assert tables_of(tmp_path / "lake", DAY) == tables_of(place / "lake", DAY)
+
+
+def test_encounters_are_summarized_from_the_tables(place: Path) -> None:
+    done = medpipe(place, "summarize", "--per", "encounter", "--warehouse", "lake", "--date", DAY, "--out", "e.parquet")
+    assert done.returncode == 0, done.stderr.decode()
+    counts = json.loads(done.stdout)
+    documents = warehouse.read_table(place / "lake", "documents", partition=DAY).to_pylist()
+    held = {row["document_id"]: row for row in documents if row["encounter_id"] and row["status"] == "processed"}
+    rows = files.read_table(place / "e.parquet").to_pylist()
+    assert (counts["notes"], counts["encounters"], counts["failed"]) == (len(held), len(rows), 0)
+    assert sorted(name for row in rows for name in row["document_ids"]) == sorted(held)
+    for row in rows:
+        for token, number in zip(row["tokens"], row["token_documents"], strict=True):
+            if token["source_start"] is not None:
+                text = held[row["document_ids"][number]]["text"]
+                copied = text[token["source_start"] : token["source_end"]]
+                assert copied == row["text"][token["start"] : token["end"]]
+    wrong = medpipe(place, "summarize", "--per", "encounter", "--warehouse", "lake", "--date", DAY)
+    assert (wrong.returncode, b"--out" in wrong.stderr) == (2, True)
+    none = medpipe(place, "summarize", "--per", "encounter", "--warehouse", "no", "--date", DAY, "--out", "x.parquet")
+    assert (none.returncode, b"encounters" in none.stderr) == (3, True)
 
 
 def test_a_file_for_a_warehouse_is_one_sentence(tmp_path: Path) -> None:

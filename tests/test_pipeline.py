@@ -72,6 +72,9 @@ class FakeStage:
     def summarize(self, document: dict[str, Any], _: Any) -> list[dict[str, Any]]:
         counts = dict.fromkeys(
             ("n_sentences", "n_unsupported_entities", "n_unsupported_numbers", "n_polarity_errors", "n_repaired"), 0
+        ) | dict.fromkeys(
+            ("scope", "encounter_id", "document_ids", "token_documents", "checks", "n_side_errors", "n_family_errors",
+             "n_replaced", "n_dropped")
         )
         return [counts | {
             "summary_id": summary_id(document["document_id"], self.model.weights_hash), "document_id": document["document_id"], "patient_id": document["patient_id"],

@@ -65,7 +65,7 @@ def evaluate_summarizer(
     scores: dict[str, Any] = dict(zip(ROUGE, means, strict=True))
     scores["unsupported_entities"], scores["polarity_errors"] = 0.0, 0.0
     if "entities" in tables:
-        summaries = annotate(texts, tagger=tagger, relations=None, device=device)
+        summaries = annotate(texts, tagger=tagger, relations=None, device=device, sections=False)
         scores |= entity_faithfulness(sources, _mentions(tables, sources), texts, _mentions(summaries, texts))
     return scores | {"unsupported_numbers": unsupported_numbers(sources, texts), "n": len(pairs)}
 
@@ -99,6 +99,7 @@ def annotate(
     relations: str | Path | None,
     device: str = "auto",
     cache: Path | None = None,
+    sections: bool = True,
 ) -> dict[str, pa.Table]:
     """Runs the stages before the summarizer over plain texts.
 
@@ -107,13 +108,14 @@ def annotate(
         tagger, relations: models; ``None`` leaves the stage out.
         device: auto, cpu, cuda or cuda:N.
         cache: a folder that keeps the tables, by texts and models.
+        sections: whether the notes have sections where they have headings, as after ingest.
 
     Returns:
         The tables ``documents`` (only what stages read; in the order of ``texts``), ``sections``, and, where their
         models were given, ``entities`` and ``relations``.
     """
     tables = {"documents": _documents(texts)}
-    tables["sections"] = contracts.empty_table("sections")
+    tables["sections"] = _sections(texts) if sections else contracts.empty_table("sections")
     if tagger is None:
         return tables
     from medpipe.tag.stage import Tagger
@@ -140,6 +142,19 @@ def _documents(texts: Sequence[str]) -> pa.Table:
     )
 
 
+def _sections(texts: Sequence[str]) -> pa.Table:
+    """Returns the sections that ingest finds in plain texts."""
+    from medpipe.ingest.stage import sections_table
+    from medpipe.records import Document
+    from medpipe.text.sections import find_sections
+
+    documents = [
+        Document(f"{index:032d}", "evaluation", str(index), "text", text, "", sections=tuple(find_sections(text)))
+        for index, text in enumerate(texts)
+    ]
+    return sections_table(documents, RUN_ID)
+
+
 def _cached(
     cache: Path | None,
     table: str,
@@ -151,7 +166,8 @@ def _cached(
 ) -> pa.Table:
     """Returns what a stage makes of the tables, from the cache where it was made before."""
     loaded = stage.load(model, device=device)
-    key = make_id("annotated", table, loaded.model.weights_hash, *(hash_text(text) for text in texts))
+    sections = str(len(tables["sections"]))
+    key = make_id("annotated", table, sections, loaded.model.weights_hash, *(hash_text(text) for text in texts))
     path = cache / f"{table}-{key[:16]}.arrow" if cache is not None else None
     if path is not None and path.is_file():
         with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
@@ -186,8 +202,9 @@ def _of(table: pa.Table, documents: pa.Table) -> pa.Table:
 def summarize(tables: dict[str, pa.Table], *, model: str | Path = "summarizer", device: str = "auto") -> list[str]:
     """Returns the summary of every document of ``tables``, in the order of their ids; "" where there is none."""
     from medpipe.summarize.stage import Summarizer
+    from medpipe.tag.assertion import Assertion
 
-    stage = Summarizer.load(model, device=device)
+    stage = Summarizer.load(model, device=device, engine=Assertion.load())
     texts = dict.fromkeys(tables["documents"]["document_id"].to_pylist(), "")
     for chunk in _chunks(tables):
         rows = stage.run(chunk, run_id=RUN_ID).rows["summaries"]

@@ -32,15 +32,19 @@ from medpipe.summarize.features import (
     Words,
     collate,
     describe_words,
+    hash_words,
+    is_template,
     word_buckets,
 )
 from medpipe.summarize.network import FLOOR, Encoded, Memory, NetworkConfig, SummaryNetwork
+from medpipe.summarize.notes import read_notes
+from medpipe.summarize.repair import DecodeConfig
 from medpipe.summarize.select import within_budget
-from medpipe.summarize.stage import DecodeConfig, Summarizer, read_notes
+from medpipe.summarize.stage import Summarizer
 from medpipe.summarize.template_words import TEMPLATE_WORDS
 from medpipe.text.sentences import split_sentences
 from medpipe.text.tokens import tokenize
-from medpipe.weights import save_model
+from medpipe.weights import find_model, load_weights, read_config, save_model
 
 ALIGNED_BONUS = 20.0  # on the logit of a sentence that the reference copies from: the generator always sees it
 
@@ -84,10 +88,10 @@ def make_example(source: Source, summary: str, vocabulary: Vocabulary, config: T
     if len(source.tokens) == 0 or not source.eligible.any() or not words.wordlike.any():
         return None
     oracle = oracle_sentences(source, words.types[words.wordlike])
-    kept = supported_words(split_sentences(summary, tokens), words, vocabulary, source, config)
+    kept = supported_words(split_sentences(summary, tokens), words, source, config)
     words = Words(words.types[kept], words.suffixes[kept], words.shapes[kept], words.wordlike[kept])
     known = vocabulary.lookup(words.types)
-    aligned = align_tokens(source, words, known >= 0, oracle)
+    aligned = align_tokens(source, words, is_template(words.types), oracle)
     sentence_labels = np.zeros(len(source.sentences), dtype=np.float32)
     sentence_labels[oracle] = 1.0
     token_labels = np.zeros(len(source.tokens), dtype=np.float32)
@@ -95,11 +99,9 @@ def make_example(source: Source, summary: str, vocabulary: Vocabulary, config: T
     return Example(source, words.types, known, aligned, sentence_labels, token_labels)
 
 
-def supported_words(
-    sentences: np.ndarray, words: Words, vocabulary: Vocabulary, source: Source, config: TargetConfig
-) -> np.ndarray:
+def supported_words(sentences: np.ndarray, words: Words, source: Source, config: TargetConfig) -> np.ndarray:
     """Returns the summary tokens of the sentences that rest on the source, up to ``max_words``."""
-    content = (vocabulary.lookup(words.types) < 0) & words.wordlike
+    content = ~is_template(words.types) & words.wordlike
     found = np.isin(words.types, source.types)
     kept: list[np.ndarray] = []
     room = config.max_words
@@ -107,7 +109,7 @@ def supported_words(
         if end - first > room:
             break
         inside = content[first:end]
-        if not inside.any() or found[first:end][inside].mean() < config.min_supported:
+        if config.min_supported and (not inside.any() or found[first:end][inside].mean() < config.min_supported):
             continue
         kept.append(np.arange(first, end))
         room -= end - first
@@ -267,18 +269,22 @@ def train(
         network_config = NetworkConfig(**config.get("network", {}))
         loop_config = LoopConfig(**config.get("training", {}))
         decode = DecodeConfig(**config.get("decode", {}))
+        open_words = {name: int(config["vocabulary"][name]) for name in config.get("vocabulary", ())}
+        modes = tuple(config.get("choose_by", ("extractive", "abstractive")))
         splits = [(part, corpora / part["folder"]) for part in config["corpora"]]
         version = str(config["version"])
     except (KeyError, TypeError) as error:
         raise MedpipeError("CONFIG_INVALID", name=name, reason=error) from error
     where = resolve_device(device)
-    vocabulary = Vocabulary(sorted(TEMPLATE_WORDS))
     out.mkdir(parents=True, exist_ok=True)
+    read = [[pair for file in part["train"] for pair in read_pairs(folder / file)] for part, folder in splits]
+    vocabulary = Vocabulary(
+        [*sorted(TEMPLATE_WORDS), *frequent_words([pair.summary for pairs in read for pair in pairs], **open_words)]
+    )
 
     taught: list[Example] = []
     dev: list[tuple[Source, str]] = []
-    for part, folder in splits:
-        pairs = [pair for file in part["train"] for pair in read_pairs(folder / file)]
+    for (part, folder), pairs in zip(splits, read, strict=True):
         sources = read_sources(pairs, config, out, device=device)
         examples = [make_example(*both, vocabulary, targets) for both in zip(sources, _summaries(pairs), strict=True)]
         usable = [example for example in examples if example is not None]
@@ -290,6 +296,8 @@ def train(
 
     torch.manual_seed(loop_config.seed)
     network = SummaryNetwork(network_config, torch.from_numpy(vocabulary.buckets)).to(where)
+    if "initial" in config:
+        begin_with(network, str(config["initial"]), vocabulary)
     report(f"{sum(value.numel() for value in network.parameters()) / 1e6:.2f} million weights")
 
     def make_batches(epoch: int, random: np.random.Generator) -> list[list[Example]]:
@@ -301,7 +309,7 @@ def train(
 
     def evaluate(module: nn.Module) -> tuple[float, dict[str, Any]]:
         assert isinstance(module, SummaryNetwork)
-        return dev_score(module, vocabulary, decode, dev)
+        return dev_score(module, vocabulary, decode, dev, modes)
 
     trainer = Trainer(
         network,
@@ -332,6 +340,44 @@ def train(
     return scores
 
 
+def frequent_words(summaries: Sequence[str], *, most: int = 0, count: int = 1) -> list[str]:
+    """Returns the words that references say most often, beside the template words; sorted.
+
+    A benchmark model may generate them; the check of the shipped model knows the template words alone, so a word that
+    is generated and that the note does not hold fails it.
+
+    Args:
+        summaries: the references.
+        most: how many words; 0: none.
+        count: how often a word has to occur at least.
+    """
+    times = Counter(word.lower() for text in summaries for word in tokenize(text).strings(text))
+    frequent = [word for word, seen in times.most_common() if seen >= count and word not in TEMPLATE_WORDS]
+    chosen = sorted(frequent[:most])
+    # Two words of one hash (a letter that is not folded) would be one word.
+    unique = np.unique(hash_words(chosen), return_index=True)[1] if chosen else ()
+    return [chosen[index] for index in sorted(unique)]
+
+
+def begin_with(network: SummaryNetwork, model: str, vocabulary: Vocabulary) -> None:
+    """Starts a network from another model: all weights of the same name and shape, and the output of shared words.
+
+    Raises:
+        MedpipeError: MODEL_NOT_FOUND, MODEL_INVALID.
+    """
+    folder = find_model(model)
+    state, words = load_weights(folder), read_config(folder)["vocabulary"]
+    mine = network.state_dict()
+    rows = Vocabulary(words)
+    own = np.arange(vocabulary.size)
+    theirs = np.concatenate([np.arange(3), rows.lookup(hash_words(vocabulary.words[3:]))])
+    for name, value in state.items():
+        if name.startswith("output.") and name in mine and mine[name].shape[1:] == value.shape[1:]:
+            mine[name][own[theirs >= 0]] = value.to(mine[name])[theirs[theirs >= 0]]
+        elif name in mine and mine[name].shape == value.shape:
+            mine[name].copy_(value)
+
+
 def example_batches(examples: Sequence[Example], size: int, random: np.random.Generator) -> list[list[Example]]:
     """Returns shuffled batches of notes of about equal length."""
     lengths = np.array([len(example.source.tokens) for example in examples])
@@ -341,12 +387,22 @@ def example_batches(examples: Sequence[Example], size: int, random: np.random.Ge
 
 
 def dev_score(
-    network: SummaryNetwork, vocabulary: Vocabulary, decode: DecodeConfig, dev: Sequence[tuple[Source, str]]
+    network: SummaryNetwork,
+    vocabulary: Vocabulary,
+    decode: DecodeConfig,
+    dev: Sequence[tuple[Source, str]],
+    modes: Sequence[str] = ("extractive", "abstractive"),
 ) -> tuple[float, dict[str, Any]]:
-    """Returns the mean of word and word-pair F-measure of extracts and of drafts before their check, and both."""
+    """Returns the mean of word and word-pair F-measure of extracts and of drafts before their check, and both.
+
+    Args:
+        network, vocabulary, decode: the model.
+        dev: sources and their references.
+        modes: what is scored: "extractive", "abstractive" or both.
+    """
     figures: dict[str, Any] = {}
     model = ModelId("training", "0", "")
-    for mode in ("extractive", "abstractive"):
+    for mode in modes:
         stage = Summarizer(network, vocabulary, replace(decode, mode=mode), model=model)
         outcomes = stage.summarize([source for source, _ in dev])
         values = [

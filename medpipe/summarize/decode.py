@@ -7,19 +7,25 @@ beginning of a sentence is no longer equal to its source, so its row says that i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from medpipe.summarize.faithfulness import Claim, Findings
 from medpipe.summarize.features import Source, Vocabulary, Words, describe_words, token_intervals
 from medpipe.text.tokens import Tokens
 
 NO_SPACE_BEFORE = frozenset(".,;:)]}%!?-/")
 NO_SPACE_AFTER = frozenset("([{-/")
+NOTHING = Findings()
 ENDS_SENTENCE = frozenset(".!?")
+INITIAL = re.compile(r"\b[^\W\d]\.$")
+LIST_NUMBER = re.compile(r"\d{1,2}[.)]\s+[^\W\d]")
 OPENING = frozenset("([{\"“‘'<>≥≤±~+-−")  # marks that belong to the word after them
 
 
@@ -84,6 +90,8 @@ def extract_sentence(source: Source, sentence: int, score: float) -> Said:
     """Returns a sentence of the note as a sentence of the summary: without a list mark, with a full stop."""
     first, end = source.sentences[sentence].tolist()
     starts, ends = source.tokens.start, source.tokens.end
+    if LIST_NUMBER.match(source.text, starts[first], ends[end - 1]) and end - first > 3:
+        first += 2  # "2. Asthma", but not "2.5 mg"
     # A list mark or a stray closing bracket is left behind; what stands close to the first word and opens it stays.
     while first < end - 1 and not source.wordlike[first]:
         if ends[first] == starts[first + 1] and source.text[starts[first]] in OPENING:
@@ -175,10 +183,22 @@ class Outcome:
     sentences: list[Said]
     method: str  # "abstractive", "extractive", "mixed"
     faithful: bool
-    unsupported_entities: int = 0
-    unsupported_numbers: int = 0
-    polarity_errors: int = 0
-    repaired: int = 0
+    parts: Sequence[str] = ()  # the part of the summary that each sentence stands in; none: one part
+    findings: Findings = NOTHING  # the sums over the sentences of the draft
+    replaced: int = 0  # sentences that gave way to one of the note
+    dropped: int = 0  # sentences that were left out
+    checks: Sequence[str] = ()  # what the sentences were checked for
+
+    @property
+    def repaired(self) -> int:
+        """How many sentences were replaced or dropped."""
+        return self.replaced + self.dropped
+
+
+def claim(source: Source, said: Said) -> Claim:
+    """Returns a sentence as the check reads it."""
+    spelled = spell(source, said)
+    return Claim(spelled.text, Tokens(spelled.start, spelled.end), describe(spelled), said.sources)
 
 
 def join(sentences: Sequence[Said]) -> Said:
@@ -193,7 +213,10 @@ def join(sentences: Sequence[Said]) -> Said:
 
 
 def compose(source: Source, sentences: Sequence[Said]) -> Composed:
-    """Returns the text of a summary: its sentences with a blank between them."""
+    """Returns the text of a summary: its sentences with a blank between them.
+
+    A line end where the last word might be an initial ("Annex I."): nobody shall read two sentences as one.
+    """
     parts = [spell(source, sentence) for sentence in sentences]
     offset = 0
     starts, ends = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
@@ -203,12 +226,25 @@ def compose(source: Source, sentences: Sequence[Said]) -> Composed:
         offset += len(part.text) + 1
     joined = join(sentences)
     return Composed(
-        " ".join(part.text for part in parts),
+        "".join(part.text + ("\n" if INITIAL.search(part.text) else " ") for part in parts)[:-1],
         np.concatenate(starts),
         np.concatenate(ends),
         joined.sources,
         joined.probabilities,
     )
+
+
+def part_spans(outcome: Outcome, text: Composed) -> list[dict[str, Any]] | None:
+    """Returns the column ``sections``: the parts of a summary that was composed, in code points of its text."""
+    if not outcome.sentences:
+        return None
+    limits = np.concatenate([[0], np.cumsum([len(one.words) for one in outcome.sentences])]).tolist()
+    spans: list[dict[str, Any]] = []
+    for name, first, end in zip(outcome.parts, limits[:-1], limits[1:], strict=True):
+        if not spans or spans[-1]["name"] != name:
+            spans.append({"name": name, "start": int(text.start[first])})
+        spans[-1]["end"] = int(text.end[end - 1])
+    return spans
 
 
 def copied_exactly(source: Source, composed: Composed) -> np.ndarray:
@@ -233,13 +269,27 @@ def supporting_mentions(source: Source, composed: Composed) -> np.ndarray:
     return (total[end] - total[first] == end - first) & (end > first)
 
 
-def token_array(sources: Sequence[Source], texts: Sequence[Composed]) -> pa.Array:
-    """Returns the column ``tokens``: for each summary its tokens with their offsets here and in the note."""
+def token_array(
+    sources: Sequence[Source], texts: Sequence[Composed], begins: Sequence[np.ndarray | None] | None = None
+) -> pa.Array:
+    """Returns the column ``tokens``: for each summary its tokens with their offsets here and in the note.
+
+    Args:
+        sources: the notes.
+        texts: their summaries.
+        begins: where the notes of an encounter begin in its source, from where their offsets count; ``None``: one note.
+    """
     offsets = np.concatenate([[0], np.cumsum([len(text.start) for text in texts])]).astype(np.int32)
     exact = _join([copied_exactly(source, text) for source, text in zip(sources, texts, strict=True)], bool)
 
     def from_source(name: str) -> pa.Array:
-        values = [getattr(source.tokens, name)[text.source] for source, text in zip(sources, texts, strict=True)]
+        values = []
+        for source, text, begin in zip(sources, texts, begins or [None] * len(texts), strict=True):
+            value = getattr(source.tokens, name)[text.source]
+            if begin is not None:
+                start = source.tokens.start[text.source]
+                value = value - begin[np.searchsorted(begin, start, side="right") - 1]
+            values.append(value)
         return pa.array(_join(values, np.int32), mask=~exact, type=pa.int32())
 
     fields = {

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from medpipe.ids import make_id
 from medpipe.records import ASSERTIONS, LABELS
+from medpipe.summarize.template_words import TEMPLATE_WORDS
 from medpipe.text.batches import bucket_batches
 from medpipe.text.sentences import split_sentences
 from medpipe.text.tokens import Tokens, tokenize
@@ -90,6 +91,7 @@ class Source:
     sentence_of: np.ndarray  # shape: (tokens,), int64
     places: np.ndarray  # shape: (sentences, 4), int64: index, share of the note, distance from the end, section
     eligible: np.ndarray  # shape: (sentences,), bool: a sentence of the body with a word, no heading
+    sections: Sequence[str]  # the canonical name of every sentence's section; "body" where it has none
     mentions: Mentions
 
     @property
@@ -173,6 +175,16 @@ def hash_words(words: Sequence[str]) -> np.ndarray:
     return describe_words("".join(words), Tokens(ends - lengths, ends)).types
 
 
+@cache
+def _template_hashes() -> np.ndarray:
+    return np.sort(hash_words(sorted(TEMPLATE_WORDS)))
+
+
+def is_template(types: np.ndarray) -> np.ndarray:
+    """Returns which words hold a sentence together and state no clinical fact; shape: (words,), bool."""
+    return np.isin(types, _template_hashes())
+
+
 def word_buckets(types: np.ndarray) -> np.ndarray:
     """Returns the two embedding rows of every word; shape: (words, 2), int64."""
     first = types % np.uint64(WORD_BUCKETS)
@@ -198,7 +210,9 @@ def read_source(text: str, headings: Headings | None = None, mentions: Mentions 
     index = np.arange(count)
     starts = tokens.start[sentences[:, 0]] if count else np.zeros(0, dtype=np.int32)
     stops = tokens.end[sentences[:, 1] - 1] if count else np.zeros(0, dtype=np.int32)
-    section, in_heading = _sections_of(starts, stops, headings)
+    number, in_heading = _sections_of(starts, stops, headings)
+    sections = [headings.names[one] if one >= 0 else "body" for one in number.tolist()]
+    section = np.array([section_bucket(headings.names[one]) if one >= 0 else 0 for one in number.tolist()], np.int64)
     places = np.stack(
         [
             np.minimum(index, POSITIONS - 1),
@@ -220,6 +234,7 @@ def read_source(text: str, headings: Headings | None = None, mentions: Mentions 
         sentence_of=sentence_of,
         places=places.astype(np.int64),
         eligible=_eligible(words, sentences, sentence_of, in_heading),
+        sections=sections,
         mentions=mentions,
     )
 
@@ -243,15 +258,15 @@ def _eligible(words: Words, sentences: np.ndarray, sentence_of: np.ndarray, in_h
 
 
 def _sections_of(starts: np.ndarray, stops: np.ndarray, headings: Headings) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the section bucket of every sentence, and whether it is nothing but a heading."""
-    bucket = np.zeros(len(starts), dtype=np.int64)
+    """Returns the innermost section of every sentence, -1 for none, and whether it is nothing but a heading."""
+    section = np.full(len(starts), -1, dtype=np.int64)
     inside = np.zeros(len(starts), dtype=bool)
     # Sections are few; an inner one comes after the one around it and overwrites it.
     for number in np.lexsort((-headings.end.astype(np.int64), headings.start)).tolist():
         start, body, end = headings.start[number], headings.body_start[number], headings.end[number]
-        bucket[(starts >= start) & (starts < end)] = section_bucket(headings.names[number])
+        section[(starts >= start) & (starts < end)] = number
         inside |= (starts >= start) & (stops <= body)  # "Lungs: clear." is more than its heading
-    return bucket, inside
+    return section, inside
 
 
 def token_intervals(tokens: Tokens, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

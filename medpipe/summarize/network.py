@@ -53,6 +53,16 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What the selector knows of a batch of notes, laid end to end, before a token is remembered."""
+
+    states: Tensor  # shape: (tokens, 2 * token_hidden)
+    context: Tensor  # shape: (sentences, 2 * sentence_hidden)
+    sentence_of: Tensor  # shape: (tokens,), int64
+    sentence_logits: Tensor  # shape: (sentences,)
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """What the encoder knows of a batch of notes, laid end to end."""
 
@@ -168,6 +178,12 @@ class SummaryNetwork(nn.Module):
 
     def encode(self, batch: SourceBatch) -> Encoded:
         """Returns memory and selection logits of all tokens and sentences of a batch."""
+        reading = self.read(batch)
+        memory, token_logits = self.remember_tokens(reading)
+        return Encoded(memory, token_logits, reading.sentence_logits)
+
+    def read(self, batch: SourceBatch) -> Reading:
+        """Reads all tokens in their sentences, and scores the sentences: the cheap look at a whole note."""
         flags = batch.flags
         if self.training and self.config.feature_dropout:
             counts = torch.from_numpy(batch.token_counts).to(flags.device)
@@ -180,9 +196,23 @@ class SummaryNetwork(nn.Module):
         sentences = self.sentence_vectors(states, flags, batch)
         context = self.drop(self.sentence_lstm(self.drop(sentences), batch.sentence_rows))
         sentence_logits = self.sentence_score(torch.cat([sentences, context], dim=-1)).squeeze(-1)
-        memory = self.norm(self.remember(torch.cat([states, context[batch.sentence_of]], dim=-1)))
-        token_logits = self.token_score(memory).squeeze(-1)
-        return Encoded(memory, token_logits, sentence_logits)
+        return Reading(states, context, batch.sentence_of, sentence_logits)
+
+    def remember_tokens(self, reading: Reading, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns what the decoder attends to, and the logit of each token's selection.
+
+        Args:
+            reading: of a batch.
+            where: tokens, int64, of any shape; all where it is not given. A long note is routed past this step: only
+                its selected sentences are remembered.
+
+        Returns:
+            shape: that of ``where`` with (memory,) behind it, and that of ``where``.
+        """
+        states = reading.states if where is None else reading.states[where]
+        sentence = reading.sentence_of if where is None else reading.sentence_of[where]
+        memory = self.norm(self.remember(torch.cat([states, reading.context[sentence]], dim=-1)))
+        return memory, self.token_score(memory).squeeze(-1)
 
     def sentence_vectors(self, states: Tensor, flags: Tensor, batch: SourceBatch) -> Tensor:
         """Pools the tokens of each sentence and adds its place; shape: (sentences, 2 * sentence_hidden)."""
@@ -271,6 +301,42 @@ class SummaryNetwork(nn.Module):
         raw = torch.softmax(scores, dim=-1)
         coverage = raw.cumsum(dim=1) - raw
         return self.attend(states, embedded, scores, coverage, memory), coverage
+
+
+def operations(config: NetworkConfig, *, tokens: int, attended: int, steps: int, beams: int) -> dict[str, float]:
+    """Returns the floating-point operations of one note, a multiplication and an addition counted as two.
+
+    Counted are the matrix products, which are nearly all; of sentences, 20 tokens each.
+
+    Args:
+        config: sizes.
+        tokens: of the note.
+        attended: tokens that are remembered and attended to; ``tokens``: the full global path.
+        steps: words written.
+        beams: of the search.
+
+    Returns:
+        ``read`` (encoder and selector), ``remember`` and ``attend`` (what grows with the tokens attended to) and
+        ``write`` (the rest of the decoder).
+    """
+    size, memory, hidden = config.word_size, config.memory_size, config.decoder_hidden
+    pooled, wide, place = 2 * config.token_hidden, 2 * config.sentence_hidden, 4 * 16
+
+    def lstm(inputs: int, units: int) -> int:
+        return 4 * units * (inputs + units)
+
+    token = 2 * lstm(size, config.token_hidden) + FLAGS * size
+    sentence = (2 * pooled + FLAGS + place) * wide + 2 * lstm(wide, config.sentence_hidden) + 2 * wide * wide + wide
+    slot = (pooled + wide) * memory + memory * (memory // 2) + memory // 2
+    step = lstm(size + memory + 1, hidden) + hidden * (memory + STEPS) + (hidden + memory) * config.output_size
+    step += config.output_size * 256 + hidden + memory + size
+    counted = {
+        "read": tokens * token + tokens / 20 * sentence,
+        "remember": attended * slot,
+        "attend": steps * beams * attended * 2 * memory,
+        "write": steps * beams * step,
+    }
+    return {name: 2.0 * value for name, value in counted.items()}
 
 
 def extended_probabilities(attention: Attention, ids: Tensor, size: int) -> Tensor:

@@ -14,68 +14,34 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch.nn import functional as F  # noqa: N812
 
 from medpipe.device import resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
-from medpipe.ids import summary_id
-from medpipe.records import ASSERTIONS, LABELS, ModelId, Reject, StageOutput
-from medpipe.summarize.beam import BeamConfig
+from medpipe.ids import make_id, summary_id
+from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.summarize.decode import (
-    Composed,
     Outcome,
     Said,
     compose,
-    cut_sentences,
-    describe,
-    extract_sentence,
+    part_spans,
     read_draft,
-    spell,
-    supporting_mentions,
     token_array,
 )
-from medpipe.summarize.faithfulness import Checker, Findings
-from medpipe.summarize.features import Headings, Mentions, Source, Vocabulary, collate, read_source, word_buckets
+from medpipe.summarize.faithfulness import AssertionEngine
+from medpipe.summarize.features import Source, Vocabulary, collate, word_buckets
+from medpipe.summarize.form import is_report
 from medpipe.summarize.generate import generate
-from medpipe.summarize.network import Memory, NetworkConfig, SummaryNetwork
-from medpipe.summarize.select import content_types, extract, extract_order, within_budget
+from medpipe.summarize.network import Memory, NetworkConfig, Reading, SummaryNetwork
+from medpipe.summarize.notes import Note, find_support, read_encounters, read_notes
+from medpipe.summarize.repair import DecodeConfig, Repair, Selected
+from medpipe.summarize.select import extract_order, within_budget
 from medpipe.weights import find_model, identify, load_weights, read_config
 
 log = logging.getLogger(__name__)
 
 MAX_NOTES = 32  # notes that are decoded together
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeConfig:
-    """How summaries are made; the ``[decode]`` table of a config."""
-
-    mode: str = "mixed"  # "extractive": no generation; "abstractive": no repair either (to measure); "mixed"
-    beams: int = 4
-    max_length: int = 125
-    min_length: int = 20
-    length_power: float = 1.0
-    block: int = 3
-    attended: int = 300  # source tokens that the generator attends to
-    extract_tokens: int = 120  # of an extract
-    fill_tokens: int = 0  # a summary that is shorter after the check is filled up with extracts to this length
-    overlap: float = 0.6  # an extract that repeats more of what was said is left out
-    short_sentences: int = 2  # a note of so few sentences is its own summary
-
-    def beam(self) -> BeamConfig:
-        """Returns the knobs of the search."""
-        return BeamConfig(self.beams, self.max_length, self.min_length, self.length_power, self.block)
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """A note after the selector and, where there is one, the generator."""
-
-    order: list[int]  # sentences fit for an extract, best first
-    scores: np.ndarray  # shape: (sentences,), probability
-    draft: Said | None
 
 
 class Summarizer:
@@ -87,6 +53,7 @@ class Summarizer:
         decode: how summaries are made.
         model: written to the rows.
         token_budget: source tokens of a batch; a longer note is a batch of its own.
+        engine: asserts the mentions of summaries, as it did those of the notes; ``None``: cue words do.
     """
 
     name = "summarize"
@@ -99,6 +66,7 @@ class Summarizer:
         *,
         model: ModelId,
         token_budget: int = 8192,
+        engine: AssertionEngine | None = None,
     ) -> None:
         self.network = network
         self.vocabulary = vocabulary
@@ -106,9 +74,17 @@ class Summarizer:
         self.model = model
         self.device = network.vocabulary_buckets.device
         self.token_budget = token_budget
+        self.engine = engine
 
     @classmethod
-    def load(cls, model: str | Path = "summarizer", *, device: str = "auto", token_budget: int = 8192) -> Summarizer:
+    def load(
+        cls,
+        model: str | Path = "summarizer",
+        *,
+        device: str = "auto",
+        token_budget: int = 8192,
+        engine: AssertionEngine | None = None,
+    ) -> Summarizer:
         """Loads a shipped model by name or one from a folder.
 
         Raises:
@@ -124,20 +100,34 @@ class Summarizer:
             decode = DecodeConfig(**config["decode"])
         except (KeyError, TypeError, RuntimeError) as error:
             raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
-        return cls(network.to(target).eval(), vocabulary, decode, model=identify(folder), token_budget=token_budget)
+        network = network.to(target).eval()
+        return cls(network, vocabulary, decode, model=identify(folder), token_budget=token_budget, engine=engine)
 
     # --- rows ---------------------------------------------------------------------------------
 
     def run(self, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
         """Returns one summary for every document of ``tables``; see ``medpipe.records.StageOutput``."""
-        documents = tables["documents"].select(["document_id", "source", "record"]).sort_by("document_id")
-        notes = read_notes(tables)
+        return self._run(read_notes(tables), tables["documents"], run_id)
+
+    def run_encounters(self, tables: Mapping[str, pa.Table], *, run_id: str) -> StageOutput:
+        """Returns one summary for every encounter of ``tables``, over all its notes in the order of time.
+
+        The rows are those of ``summaries``, by encounter: ``document_id`` is the last note, ``document_ids`` are all.
+
+        Args:
+            tables: as for ``run``; whole encounters.
+            run_id: written to the rows.
+        """
+        return self._run(read_encounters(tables), tables["documents"], run_id)
+
+    def _run(self, notes: Sequence[Note], documents: pa.Table, run_id: str) -> StageOutput:
         outcomes = self.summarize([note.source for note in notes])
         rejects, made = [], []
-        for place, (note, outcome) in enumerate(zip(notes, outcomes, strict=True)):
+        for note, outcome in zip(notes, outcomes, strict=True):
             if isinstance(outcome, Outcome):
                 made.append((note, outcome))
                 continue
+            place = documents["document_id"].index(note.document_id).as_py()
             record = {name: documents[name][place].as_py() for name in ("source", "record")}
             message = reject_message(outcome.code, stage=self.name, kind=outcome.kind)
             reject = Reject(**record, stage=self.name, code=outcome.code, message=message, document_id=note.document_id)
@@ -148,6 +138,7 @@ class Summarizer:
             "padded_tokens": tokens,  # notes are laid end to end; only rows of equal sentences are padded
             "sentences": float(sum(len(outcome.sentences) for _, outcome in made)),
             "sentences_repaired": float(sum(outcome.repaired for _, outcome in made)),
+            "sentences_dropped": float(sum(outcome.dropped for _, outcome in made)),
         }
         return StageOutput({"summaries": self._rows(made, run_id)}, rejects, counts)
 
@@ -156,27 +147,43 @@ class Summarizer:
         from medpipe.lake import contracts
 
         texts = [compose(note.source, outcome.sentences) for note, outcome in made]
-        support = [_support(note, text) for (note, _), text in zip(made, texts, strict=True)]
+        support = [find_support(note, text) for (note, _), text in zip(made, texts, strict=True)]
+        outcomes = [outcome for _, outcome in made]
+        notes = [note for note, _ in made]
         columns: dict[str, Any] = {
-            "summary_id": [summary_id(note.document_id, self.model.weights_hash) for note, _ in made],
-            "document_id": [note.document_id for note, _ in made],
-            "patient_id": [note.patient_id for note, _ in made],
+            "summary_id": [self._id(note) for note in notes],
+            "document_id": [note.document_id for note in notes],
+            "patient_id": [note.patient_id for note in notes],
             "text": [text.text for text in texts],
-            "sections": [_one_section(text.text) for text in texts],
-            "tokens": token_array([note.source for note, _ in made], texts),
+            "sections": [part_spans(outcome, text) for outcome, text in zip(outcomes, texts, strict=True)],
+            "tokens": token_array([note.source for note in notes], texts, [note.begins for note in notes]),
             "entity_ids": [entities for entities, _ in support],
             "relation_ids": [relations for _, relations in support],
-            "method": [outcome.method for _, outcome in made],
-            "faithful": [outcome.faithful for _, outcome in made],
-            "n_sentences": [len(outcome.sentences) for _, outcome in made],
-            "n_unsupported_entities": [outcome.unsupported_entities for _, outcome in made],
-            "n_unsupported_numbers": [outcome.unsupported_numbers for _, outcome in made],
-            "n_polarity_errors": [outcome.polarity_errors for _, outcome in made],
-            "n_repaired": [outcome.repaired for _, outcome in made],
+            "method": [outcome.method for outcome in outcomes],
+            "faithful": [outcome.faithful for outcome in outcomes],
+            "n_sentences": [len(outcome.sentences) for outcome in outcomes],
+            "n_unsupported_entities": [outcome.findings.entities for outcome in outcomes],
+            "n_unsupported_numbers": [outcome.findings.numbers for outcome in outcomes],
+            "n_polarity_errors": [outcome.findings.polarity for outcome in outcomes],
+            "n_repaired": [outcome.repaired for outcome in outcomes],
+            "scope": ["note" if note.begins is None else "encounter" for note in notes],
+            "encounter_id": [note.encounter_id for note in notes],
+            "document_ids": [None if note.begins is None else list(note.document_ids) for note in notes],
+            "token_documents": [note.places(text) for note, text in zip(notes, texts, strict=True)],
+            "checks": [list(outcome.checks) for outcome in outcomes],
+            "n_side_errors": [outcome.findings.sides for outcome in outcomes],
+            "n_family_errors": [outcome.findings.family for outcome in outcomes],
+            "n_replaced": [outcome.replaced for outcome in outcomes],
+            "n_dropped": [outcome.dropped for outcome in outcomes],
             "model": [str(self.model)] * len(made),
             "run_id": [run_id] * len(made),
         }
         return contracts.conform("summaries", columns)
+
+    def _id(self, note: Note) -> str:
+        if note.begins is None:
+            return summary_id(note.document_id, self.model.weights_hash)
+        return make_id("summary", "encounter", note.encounter_id, *note.document_ids, self.model.weights_hash)
 
     # --- notes --------------------------------------------------------------------------------
 
@@ -212,17 +219,13 @@ class Summarizer:
     def select(self, sources: Sequence[Source]) -> list[Selected]:
         """Scores the sentences of notes with words, and lets the generator write."""
         batch = collate(sources, self.device, self.token_budget)
-        encoded = self.network.encode(batch)
-        logits = encoded.sentence_logits.cpu().numpy()
+        reading = self.network.read(batch)
+        logits = reading.sentence_logits.cpu().numpy()
         parts = np.split(logits, np.cumsum(batch.sentence_counts)[:-1])
         orders = [extract_order(source, part, self.decode.overlap) for source, part in zip(sources, parts, strict=True)]
         scores = [1 / (1 + np.exp(-part)) for part in parts]
         drafts: list[Said | None] = [None] * len(sources)
-        writing = [
-            index
-            for index, source in enumerate(sources)
-            if self.decode.mode != "extractive" and source.eligible.sum() > self.decode.short_sentences
-        ]
+        writing = [index for index, source in enumerate(sources) if self._writes_for(source)]
         if writing:
             slots = []
             for index in writing:
@@ -234,12 +237,19 @@ class Summarizer:
             firsts = np.cumsum(batch.token_counts) - batch.token_counts
             flat = [firsts[index] + chosen for index, chosen in zip(writing, slots, strict=True)]
             chosen_sources = [sources[index] for index in writing]
-            for index, draft in zip(writing, self._write(chosen_sources, slots, flat, encoded), strict=True):
+            for index, draft in zip(writing, self._write(chosen_sources, slots, flat, reading), strict=True):
                 drafts[index] = draft
         return [Selected(order, score, draft) for order, score, draft in zip(orders, scores, drafts, strict=True)]
 
+    def _writes_for(self, source: Source) -> bool:
+        """Routes a note: says whether the generator writes for it, or its best sentences are taken as they stand."""
+        if self.decode.mode == "extractive" or source.eligible.sum() <= self.decode.short_sentences:
+            return False
+        too_long = 0 < self.decode.write_up_to < len(source.tokens)
+        return not too_long and not (self.decode.mode == "mixed" and is_report(source))
+
     def _write(
-        self, sources: Sequence[Source], slots: Sequence[np.ndarray], flat: Sequence[np.ndarray], encoded: Any
+        self, sources: Sequence[Source], slots: Sequence[np.ndarray], flat: Sequence[np.ndarray], reading: Reading
     ) -> list[Said]:
         """Runs the generator over the attended tokens of notes.
 
@@ -247,7 +257,7 @@ class Summarizer:
             sources: the notes.
             slots: of each note the attended tokens.
             flat: the same tokens as positions in the batch of the encoder.
-            encoded: of that batch.
+            reading: of that batch.
         """
         width = max(len(chosen) for chosen in slots)
         index = np.zeros((len(sources), width), dtype=np.int64)
@@ -263,10 +273,11 @@ class Summarizer:
         for row, buckets in enumerate(own):
             table[row, : len(buckets)] = buckets
         where = torch.from_numpy(index).to(self.device)
+        values, token_logits = self.network.remember_tokens(reading, where)
         memory = Memory(
-            values=encoded.memory[where],
+            values=values,
             mask=torch.from_numpy(mask).to(self.device),
-            prior=F.logsigmoid(encoded.token_logits[where]),
+            prior=F.logsigmoid(token_logits),
             ids=torch.from_numpy(ids).to(self.device),
         )
         draft = generate(self.network, memory, torch.from_numpy(table).to(self.device), self.decode.beam())
@@ -279,75 +290,7 @@ class Summarizer:
 
     def finish(self, source: Source, selected: Selected) -> Outcome:
         """Turns the selector's and the generator's answer into a checked summary of one note."""
-        written = cut_sentences(source, selected.draft) if selected.draft is not None else []
-        if not written:
-            return self._extract(source, selected)
-        checker = Checker(source, self.vocabulary)
-        spelled = [spell(source, one) for one in written]
-        findings = [checker.check(one.text, describe(one)) for one in spelled]
-        if self.decode.mode == "abstractive":
-            clean = all(one.clean for one in findings)
-            return Outcome(written, "abstractive", clean, *_totals(findings))
-        used: set[int] = set()
-        kept: list[Said | None] = [one if found.clean else None for one, found in zip(written, findings, strict=True)]
-        for place, (one, found) in enumerate(zip(written, findings, strict=True)):
-            if not found.clean:
-                kept[place] = self._replace(source, selected, one, kept, used)
-        sentences = [one for one in kept if one is not None]
-        sentences += self._fill(source, selected, sentences, used)
-        if not sentences:
-            return self._extract(source, selected, findings)
-        extracts = sum(one.extract >= 0 for one in sentences)
-        method = "extractive" if extracts == len(sentences) else "mixed" if extracts else "abstractive"
-        repaired = sum(not found.clean for found in findings)
-        return Outcome(sentences, method, True, *_totals(findings), repaired=repaired)
-
-    def _replace(
-        self, source: Source, selected: Selected, failed: Said, kept: Sequence[Said | None], used: set[int]
-    ) -> Said | None:
-        """Returns the sentence of the note that a failed one was made from; ``None`` where it was said already."""
-        origins = failed.sources[failed.sources >= 0]
-        if len(origins) == 0:
-            return None
-        shares = np.bincount(source.sentence_of[origins], minlength=len(source.sentences))
-        sentence = int(np.where(source.eligible, shares, -1).argmax())
-        return self._take(source, selected, sentence, [one for one in kept if one is not None], used)
-
-    def _fill(self, source: Source, selected: Selected, said: Sequence[Said], used: set[int]) -> list[Said]:
-        """Returns extracts that bring a short summary up to ``fill_tokens``, in the order of the note."""
-        room = self.decode.fill_tokens - sum(len(one.words) for one in said)
-        added: list[Said] = []
-        for sentence in selected.order:
-            if room < 5:
-                break
-            if source.lengths[sentence] > room:
-                continue
-            taken = self._take(source, selected, sentence, [*said, *added], used)
-            if taken is not None:
-                added.append(taken)
-                room -= len(taken.words)
-        return sorted(added, key=lambda one: one.extract)
-
-    def _take(
-        self, source: Source, selected: Selected, sentence: int, said: Sequence[Said], used: set[int]
-    ) -> Said | None:
-        """Returns a sentence of the note as an extract, unless it was used or is mostly said already."""
-        if sentence in used or not source.eligible[sentence]:
-            return None
-        words = content_types(source, sentence)
-        spoken: set[int] = set()
-        for one in said:
-            spoken |= set(source.types[one.sources[one.sources >= 0]].tolist())
-        if len(words & spoken) > self.decode.overlap * max(1, len(words)):
-            return None
-        used.add(sentence)
-        return extract_sentence(source, sentence, float(selected.scores[sentence]))
-
-    def _extract(self, source: Source, selected: Selected, findings: Sequence[Findings] = ()) -> Outcome:
-        """Returns a summary of the note's best sentences as they stand."""
-        chosen = extract(selected.order, source.lengths, self.decode.extract_tokens)
-        sentences = [extract_sentence(source, sentence, float(selected.scores[sentence])) for sentence in chosen]
-        return Outcome(sentences, "extractive", True, *_totals(findings), repaired=len(findings))
+        return Repair(source, selected, self.decode, self.engine).finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,19 +304,6 @@ class Failure:
 EMPTY = Outcome([], "extractive", True)
 
 
-def _one_section(text: str) -> list[dict[str, Any]] | None:
-    """Returns the column ``sections`` of a summary that has no parts."""
-    return [{"name": "summary", "start": 0, "end": len(text)}] if text else None
-
-
-def _totals(findings: Sequence[Findings]) -> tuple[int, int, int]:
-    return (
-        sum(found.entities for found in findings),
-        sum(found.numbers for found in findings),
-        sum(found.polarity for found in findings),
-    )
-
-
 def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Returns batches of notes of about equal length, longest first, of at most ``budget`` tokens together."""
     batches: list[list[int]] = []
@@ -385,83 +315,3 @@ def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         batches[-1].append(index)
         held += lengths[index]
     return batches
-
-
-# --- from Arrow -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A document with the rows that belong to it."""
-
-    document_id: str
-    patient_id: str | None
-    source: Source
-    entity_ids: list[str]
-    relations: list[tuple[str, str, str]]  # id, head, tail
-
-
-def read_notes(tables: Mapping[str, pa.Table]) -> list[Note]:
-    """Returns the notes of a chunk by document id; without entities or relations where there are no such tables."""
-    documents = tables["documents"].select(["document_id", "patient_id", "text"]).sort_by("document_id")
-    names = documents["document_id"].to_pylist()
-    sections = _by_document(tables.get("sections"), names, ["start", "end", "body_start", "name"])
-    entity_columns = ["entity_id", "start", "end", "label", *ASSERTIONS]
-    entities = _by_document(tables.get("entities"), names, entity_columns)
-    relations = _by_document(tables.get("relations"), names, ["relation_id", "head_entity_id", "tail_entity_id"])
-    notes = []
-    patients, texts = documents["patient_id"].to_pylist(), documents["text"].to_pylist()
-    for name, patient, text, section, entity, relation in zip(
-        names, patients, texts, sections, entities, relations, strict=True
-    ):
-        linked = relation.to_pylist()
-        pairs = [(row["relation_id"], row["head_entity_id"], row["tail_entity_id"]) for row in linked]
-        related = {end for _, head, tail in pairs for end in (head, tail)}
-        identifiers = entity["entity_id"].to_pylist()
-        mentions = Mentions(
-            start=_ints(entity["start"]),
-            end=_ints(entity["end"]),
-            label=np.array([_label_index(label) for label in entity["label"].to_pylist()], dtype=np.int64),
-            assertions=np.stack([_bools(entity[column]) for column in ASSERTIONS], axis=1),
-            related=np.array([identifier in related for identifier in identifiers], dtype=bool),
-        )
-        headings = Headings(
-            _ints(section["start"]), _ints(section["body_start"]), _ints(section["end"]), section["name"].to_pylist()
-        )
-        notes.append(Note(name, patient, read_source(text, headings, mentions), identifiers, pairs))
-    return notes
-
-
-def _by_document(table: pa.Table | None, names: Sequence[str], columns: Sequence[str]) -> list[pa.Table]:
-    """Returns the rows of each document, in their order in ``table``."""
-    if table is None or table.num_rows == 0:
-        kinds = dict.fromkeys(("start", "end", "body_start"), pa.int32()) | dict.fromkeys(ASSERTIONS, pa.bool_())
-        empty = pa.table({column: pa.array([], kinds.get(column, pa.string())) for column in columns})
-        return [empty] * len(names)
-    place = pc.index_in(table["document_id"], pa.array(names, table["document_id"].type)).fill_null(-1)
-    order = np.argsort(codes := place.to_numpy(), kind="stable")
-    limits = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    rows = table.select(list(columns)).take(pa.array(order)).combine_chunks()
-    return [
-        rows.slice(first, end - first) for first, end in zip(limits[:-1].tolist(), limits[1:].tolist(), strict=True)
-    ]
-
-
-def _ints(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy().astype(np.int32)
-
-
-def _bools(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy().astype(bool)
-
-
-def _label_index(label: str) -> int:
-    return LABELS.index(label) if label in LABELS else -1
-
-
-def _support(note: Note, text: Composed) -> tuple[list[str], list[str]]:
-    """Returns the entities that a summary copied as a whole, and the relations between two of them."""
-    copied = supporting_mentions(note.source, text)
-    entities = [name for name, there in zip(note.entity_ids, copied.tolist(), strict=True) if there]
-    held = set(entities)
-    return entities, [name for name, head, tail in note.relations if head in held and tail in held]

@@ -62,6 +62,8 @@ def rows_of(source: str, notes: int, *, model: str = "tagger@1", entities: int =
             "tokens": [{"start": 0, "end": 4, "source_start": 0, "source_end": 4, "probability": 0.5}],
             "entity_ids": ids, "relation_ids": [], "method": "extractive", "faithful": True, "n_sentences": 1,
             "n_unsupported_entities": 0, "n_unsupported_numbers": 0, "n_polarity_errors": 0, "n_repaired": 0,
+            "scope": "note", "encounter_id": None, "document_ids": None, "token_documents": None,
+            "checks": ["entities", "numbers"], "n_side_errors": 0, "n_family_errors": 0, "n_replaced": 0, "n_dropped": 0,
             "model": model, "run_id": "r-summarize",
         })  # fmt: skip
     tables["quarantine"].append({

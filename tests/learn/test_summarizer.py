@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from medpipe.errors import MedpipeError
-from medpipe.learn.config import load_config
+from medpipe.learn.config import list_configs, load_config
+from medpipe.learn.loop import LoopConfig
 from medpipe.learn.summarizer import (
     Example,
     LossConfig,
     TargetConfig,
+    begin_with,
     choose_slots,
     example_batches,
+    frequent_words,
     make_example,
     make_targets,
     overlap_f,
@@ -24,6 +27,7 @@ from medpipe.learn.summarizer import (
 )
 from medpipe.summarize.features import Vocabulary, collate, read_source
 from medpipe.summarize.network import NetworkConfig, SummaryNetwork
+from medpipe.summarize.repair import DecodeConfig
 from medpipe.summarize.stage import Summarizer
 from medpipe.summarize.template_words import TEMPLATE_WORDS
 from medpipe.weights import read_config
@@ -185,3 +189,43 @@ def test_the_shipped_config_is_valid_and_keeps_to_licences() -> None:
     LossConfig(**shipped["loss"])
     assert not {"openi", "multiclinsum_ls"} & {part["folder"] for part in shipped["corpora"]}
     assert all(part["licence"] for part in shipped["corpora"])
+
+
+def test_frequent_words_are_those_that_no_template_has() -> None:
+    summaries = ["No acute disease.", "No acute finding.", "Acute disease of the heart."]
+    assert frequent_words(summaries, most=3, count=2) == ["acute", "disease", "no"]
+    assert frequent_words(summaries, most=1) == ["acute"]
+    assert frequent_words(summaries) == []
+
+
+def test_a_benchmark_writes_words_of_its_references(corpora: Path, tmp_path: Path) -> None:
+    quiet = {"corpora": corpora, "device": "cpu", "report": lambda line: None}
+    train(config(1), out=tmp_path / "first", **quiet)
+    wide = config(1) | {"vocabulary": {"most": 3, "count": 2}, "initial": str(tmp_path / "first"), "choose_by": ["abstractive"]}
+    scores = train(wide, out=tmp_path / "second", **quiet)
+    assert set(scores) == {"dev", "epoch", "minutes"}
+    words = read_config(tmp_path / "second")["vocabulary"]
+    assert len(words) == len(TEMPLATE_WORDS) + 3
+    assert {"swollen", "gave"} & set(words)
+
+
+def test_a_network_begins_with_the_weights_of_another(corpora: Path, tmp_path: Path) -> None:
+    train(config(1), out=tmp_path / "m", corpora=corpora, device="cpu", report=lambda line: None)
+    stage = Summarizer.load(tmp_path / "m", device="cpu")
+    wider = Vocabulary(["zebra", *sorted(TEMPLATE_WORDS)])
+    network = SummaryNetwork(NetworkConfig(**SMALL), torch.from_numpy(wider.buckets))
+    begin_with(network, str(tmp_path / "m"), wider)
+    assert torch.equal(network.query.weight, stage.network.query.weight)
+    assert torch.equal(network.output.weight[4:], stage.network.output.weight[3:]), "moved by the word that is new"
+    assert torch.equal(network.output.weight[:3], stage.network.output.weight[:3])
+
+
+@pytest.mark.parametrize("name", [name for name in list_configs() if name.startswith("summarizer-")])
+def test_benchmark_configs_are_valid(name: str) -> None:
+    loaded = load_config(name)
+    assert loaded["name"] == name
+    NetworkConfig(**loaded["network"])
+    TargetConfig(**loaded["targets"])
+    LossConfig(**loaded["loss"])
+    LoopConfig(**loaded["training"])
+    assert DecodeConfig(**loaded["decode"]).mode in ("abstractive", "extractive")

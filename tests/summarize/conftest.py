@@ -8,7 +8,8 @@ import torch
 from medpipe.records import ModelId
 from medpipe.summarize.features import Vocabulary
 from medpipe.summarize.network import NetworkConfig, SummaryNetwork
-from medpipe.summarize.stage import DecodeConfig, Summarizer
+from medpipe.summarize.repair import DecodeConfig
+from medpipe.summarize.stage import Summarizer
 from medpipe.summarize.template_words import TEMPLATE_WORDS
 
 NOTE = (

@@ -15,6 +15,8 @@ from medpipe.summarize.decode import (
     token_array,
 )
 from medpipe.summarize.features import Source, Vocabulary, read_source
+from medpipe.text.sentences import split_sentences
+from medpipe.text.tokens import tokenize
 from tests.summarize.test_features import make_mentions
 
 
@@ -96,3 +98,16 @@ def test_a_draft_ends_at_its_end_mark_or_its_last_full_sentence() -> None:
     assert draft.words == ["fever", "was", ".", "pain", "was"]
     draft = read_draft(SOURCE, slots, vocabulary, words[:5], copied[:5], probabilities[:5])
     assert draft.words == ["fever", "was", "."]
+
+
+def test_a_list_number_is_left_behind_and_a_number_is_not() -> None:
+    source = read_source("2. Asthma since childhood\n2.5 mg of salt were given\n3) Gout in the knee")
+    said = [" ".join(extract_sentence(source, place, 1.0).words) for place in range(len(source.sentences))]
+    assert said == ["Asthma since childhood .", "2 . 5 mg of salt were given .", "Gout in the knee ."]
+
+
+def test_no_two_sentences_are_read_as_one() -> None:
+    source = read_source("As told in Annex I.\nVitamin deficiency was found.")
+    text = compose(source, [extract_sentence(source, place, 1.0) for place in range(2)]).text
+    assert text == "As told in Annex I.\nVitamin deficiency was found."
+    assert len(split_sentences(text, tokenize(text))) == 2

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from medpipe.summarize.features import Vocabulary, collate, make_rows, read_source
-from medpipe.summarize.network import BiLSTM, Memory, SummaryNetwork, extended_probabilities
+from medpipe.summarize.network import BiLSTM, Memory, NetworkConfig, SummaryNetwork, extended_probabilities, operations
 
 
 def random_memory(network: SummaryNetwork, vocabulary: Vocabulary, notes: int, slots: int) -> tuple[Memory, torch.Tensor]:
@@ -79,3 +80,29 @@ def test_a_note_is_encoded_the_same_in_any_company(network: SummaryNetwork, note
     torch.testing.assert_close(
         alone.sentence_logits, together.sentence_logits[-len(sources[0].sentences) :], atol=1e-5, rtol=1e-5
     )
+
+
+def test_what_is_remembered_of_some_tokens_is_what_is_remembered_of_all(network: SummaryNetwork, note: str) -> None:
+    batch = collate([read_source(note), read_source("Fever for days. " + note)], torch.device("cpu"))
+    with torch.inference_mode():
+        whole = network.encode(batch)
+        where = torch.tensor([[0, 7, 3], [40, 2, 11]])
+        memory, logits = network.remember_tokens(network.read(batch), where)
+    assert torch.allclose(memory, whole.memory[where], atol=1e-6)
+    assert torch.allclose(logits, whole.token_logits[where], atol=1e-6)
+
+
+def test_operations_are_those_that_are_counted_and_the_selected_path_needs_fewer(network: SummaryNetwork, note: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batch = collate([read_source(note)], torch.device("cpu"))
+    tokens = int(batch.token_counts[0])
+    with torch.inference_mode():
+        reading = network.read(batch)
+        with FlopCounterMode(display=False) as counter:
+            network.remember_tokens(reading)
+    said = operations(network.config, tokens=tokens, attended=tokens, steps=1, beams=1)
+    assert said["remember"] == pytest.approx(counter.get_total_flops(), rel=0.01)
+    full, routed = (operations(NetworkConfig(), tokens=4096, attended=n, steps=125, beams=4) for n in (4096, 300))
+    assert sum(routed.values()) < 0.58 * sum(full.values())
+    assert full["write"] == routed["write"]

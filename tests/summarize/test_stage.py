@@ -14,7 +14,8 @@ from medpipe.records import ASSERTIONS, Reject
 from medpipe.summarize.decode import Said, compose
 from medpipe.summarize.features import Source, Vocabulary, read_source
 from medpipe.summarize.network import SummaryNetwork
-from medpipe.summarize.stage import Failure, Selected, Summarizer
+from medpipe.summarize.repair import Selected
+from medpipe.summarize.stage import Failure, Summarizer
 from medpipe.text.tokens import tokenize
 from medpipe.weights import save_model
 
@@ -157,7 +158,7 @@ def test_a_sentence_that_fails_gives_way_to_the_note(stage: Summarizer, note: st
     plain = Summarizer(stage.network, stage.vocabulary, replace(stage.decode, fill_tokens=0), model=stage.model)
     outcome = plain.finish(source, wrong)
     text = compose(source, outcome.sentences).text
-    assert (outcome.unsupported_entities, outcome.unsupported_numbers, outcome.polarity_errors) == (1, 1, 3)
+    assert (outcome.findings.entities, outcome.findings.numbers, outcome.findings.polarity) == (1, 1, 3)
     assert (outcome.repaired, outcome.method, outcome.faithful) == (3, "mixed", True)
     assert text.startswith("Furosemide was given twice daily.")
     assert "There was no fever, cough or pain in the left knee." in text
@@ -232,3 +233,88 @@ def test_template_words_need_no_source_and_facts_do(network: SummaryNetwork, voc
     facts += ("severe", "normal", "improved", "suspected", "stopped", "started", "days", "fever", "5")
     assert not set(facts) & set(vocabulary.words)
     assert len(network.vocabulary_buckets) == vocabulary.size
+
+
+def encounter_tables(texts: list[str], encounters: list[str | None], days: list[int | None]) -> dict[str, pa.Table]:
+    from datetime import UTC, datetime
+
+    tables = make_tables(texts)
+    times = [None if day is None else datetime(2026, 1, day, tzinfo=UTC) for day in days]
+    documents = tables["documents"].append_column("encounter_id", pa.array(encounters, pa.string()))
+    tables["documents"] = documents.append_column("authored_at", pa.array(times, pa.timestamp("us", tz="UTC")))
+    return tables
+
+
+def test_an_encounter_has_one_summary_whose_words_lead_to_its_notes(stage: Summarizer, note: str) -> None:
+    texts = ["On day two she had a rash over both arms. " + note, "Elsewhere.", "On day one he came with cough and with gout.", "No time is known."]
+    output = stage.run_encounters(encounter_tables(texts, ["e", None, "e", "e"], [9, 1, 3, None]), run_id="r")
+    (row,) = output.rows["summaries"].to_pylist()
+    names = [f"{index:032d}" for index in range(4)]
+    assert row["document_ids"] == [names[2], names[0], names[3]], "in the order of time; without a time last"
+    assert (row["document_id"], row["encounter_id"], row["scope"]) == (names[3], "e", "encounter")
+    used = set()
+    for token, place in zip(row["tokens"], row["token_documents"], strict=True):
+        if token["source_start"] is not None:
+            source = texts[names.index(row["document_ids"][place])]
+            used.add(place)
+            assert source[token["source_start"] : token["source_end"]] == row["text"][token["start"] : token["end"]]
+    assert len(used) > 1
+    again = stage.run_encounters(encounter_tables(texts[::-1], ["e", "e", None, "e"], [None, 3, 1, 9]), run_id="r")
+    assert again.rows["summaries"]["text"].to_pylist() == [row["text"]], "the order of the rows changes nothing"
+
+
+def test_a_row_says_what_was_checked_and_what_became_of_it(stage: Summarizer, note: str) -> None:
+    (row,) = run(stage, [note])
+    assert row["checks"] == ["entities", "numbers", "sides", "negation"]
+    assert row["n_repaired"] == row["n_replaced"] + row["n_dropped"]
+    assert (row["scope"], row["document_ids"], row["token_documents"]) == ("note", None, None)
+    end = 0
+    for part in row["sections"]:
+        assert row["text"][end : part["start"]].strip() == ""
+        end = part["end"]
+    assert end == len(row["text"])
+
+
+def test_a_long_note_is_routed_past_the_generator(stage: Summarizer, note: str) -> None:
+    routed = Summarizer(stage.network, stage.vocabulary, replace(stage.decode, write_up_to=60), model=stage.model)
+    long, short = run(routed, [note, note[: note.index("Creatinine")]])
+    assert len(tokenize(note)) > 60
+    assert long["method"] == "extractive"
+    assert short["method"] != "extractive"
+
+
+def test_a_short_note_is_not_filled_up_to_its_whole_length(stage: Summarizer, note: str) -> None:
+    source = read_source(note)
+    half = Summarizer(stage.network, stage.vocabulary, replace(stage.decode, fill_tokens=200, fill_share=0.5), model=stage.model)
+    filled = half.finish(source, draft(source, "Creatinine was 2.1 mg/dL."))
+    assert sum(len(one.words) for one in filled.sentences) <= 0.5 * len(source.tokens) + 3
+
+
+def test_a_report_has_an_impression_of_two_sentences_at_most(stage: Summarizer) -> None:
+    text = "FINDINGS:\nA nodule lies in the lobe. The heart is of normal size.\nIMPRESSION:\nNodule of the upper lobe. Biopsy is advised. The rest is as before."
+    tables = make_tables([text])
+    places = [(0, text.index("IMPRESSION"), "findings"), (text.index("IMPRESSION"), len(text), "impression")]
+    rows = {name: [None] * 2 for name in contracts.arrow_schema("sections").names if name != "schema_version"}
+    rows |= {
+        "section_id": ["a", "b"], "document_id": ["0" * 32] * 2, "name": [name for _, _, name in places], "run_id": ["r"] * 2,
+        "start": [start for start, _, _ in places], "end": [end for _, end, _ in places],
+        "body_start": [text.index("\n", start) + 1 for start, _, _ in places],
+    }  # fmt: skip
+    tables["sections"] = contracts.conform("sections", rows)
+    (row,) = stage.run(tables, run_id="r").rows["summaries"].to_pylist()
+    assert [part["name"] for part in row["sections"]] == ["impression"]
+    assert row["n_sentences"] == 2
+    assert "normal" not in row["text"]
+
+
+def test_a_family_history_alone_is_kept_but_not_called_faithful(stage: Summarizer) -> None:
+    from medpipe.tag.assertion import Assertion
+
+    text = "Diabetes since childhood in all of them."
+    tables = make_tables([text], [(0, 0, 8, "DISEASE", False)])
+    family = tables["entities"].column_names.index("family")
+    tables["entities"] = tables["entities"].set_column(family, "family", pa.array([True]))
+    held = Summarizer(stage.network, stage.vocabulary, stage.decode, model=stage.model, engine=Assertion.load())
+    (row,) = held.run(tables, run_id="r").rows["summaries"].to_pylist()
+    assert (row["text"], row["faithful"]) == (text, False)
+    assert row["checks"][-1] == "family"
