@@ -98,8 +98,17 @@ def make_label_map(
     return LabelMap(mapping, known, predicted)
 
 
-def find_label_map(corpus: Path, config: Mapping[str, Any], labels: Path | None) -> LabelMap:
+def find_label_map(
+    corpus: Path, config: Mapping[str, Any], labels: Path | None, kinds: frozenset[str] = frozenset()
+) -> LabelMap:
     """Returns the map of a file, or else the one of the model's config for the corpus, or else identity.
+
+    Args:
+        corpus: whose name is looked for in the config.
+        config: of the model.
+        labels: the file, if one is given.
+        kinds: the types in the corpus. A model of one corpus has one map, which is taken for a corpus of another name
+            too if it has all of them.
 
     Raises:
         MedpipeError: CONFIG_INVALID where the file is no TOML with a table ``labels``.
@@ -114,6 +123,8 @@ def find_label_map(corpus: Path, config: Mapping[str, Any], labels: Path | None)
             raise MedpipeError("CONFIG_INVALID", name=labels, reason=type(error).__name__) from error
     entries = {entry["folder"]: entry for entry in config.get("corpora", [])}
     entry = entries.get(corpus_name(corpus, entries) or "")
+    if entry is None and len(entries) == 1 and kinds:
+        entry = next((one for one in entries.values() if kinds <= one.get("labels", {}).keys()), None)
     if entry is None:
         return make_label_map(None, None, auxiliary)
     return make_label_map(entry.get("labels"), entry["annotates"], auxiliary)
@@ -178,9 +189,9 @@ def evaluate_tagger(
     tagger = Tagger.load(model, device=device, profile=profile)
     config = read_config(find_tagger(model, profile))
     tagger.style = find_style(corpus, config, style)
-    label_map = find_label_map(corpus, config, labels)
+    seen = frozenset(entity.label for document in documents for entity in document.entities)
+    label_map = find_label_map(corpus, config, labels, seen)
     if label_map.gold is None:  # identity: what the corpus annotates is what stands in it
-        seen = frozenset(entity.label for document in documents for entity in document.entities)
         label_map = LabelMap(None, label_map.annotates or seen, label_map.predicted)
     found = tag_texts(tagger, [document.text for document in documents])
     discontinuous = [

@@ -80,6 +80,10 @@ def test_map_of_a_file_of_the_config_or_identity(tmp_path):
     assert known.map_gold(make_document()) == {(0, 4, "DISEASE"), (17, 30, "DISEASE")}
     unknown = find_label_map(tmp_path / "unknown" / "dev.jsonl", config, None)
     assert len(unknown.map_gold(make_document())) == 4
+    renamed = find_label_map(tmp_path / "unknown" / "dev.jsonl", config, None, frozenset({"Disease"}))
+    assert renamed.map_gold(make_document()) == known.map_gold(make_document())
+    other = find_label_map(tmp_path / "unknown" / "dev.jsonl", config, None, frozenset({"Disease", "Chemical"}))
+    assert len(other.map_gold(make_document())) == 4
     given = tmp_path / "map.toml"
     given.write_text('annotates = ["DRUG", "TEST"]\n[labels]\nChemical = "DRUG"\n')
     mapped = find_label_map(tmp_path / "known" / "dev.jsonl", config, given)
