@@ -32,8 +32,11 @@ STAGES = (("tag", "entities", "codes"), ("relate", "relations", "min_relation_sc
 # All that a stage may read of a note but whose it is and where it lies; with the same, it gives the same rows.
 NOTE = (
     "text_hash", "format", "note_type", "note_type_code", "note_status", "authored_at", "authored_at_text",
-    "media_type", "language",
+    "media_type", "language", "encounter_id",
 )  # fmt: skip
+# Columns that hold an id, or a list of ids, of a row that is made of the note's place.
+IDS = ("section_id", "entity_id", "parent_entity_id", "relation_id", "head_entity_id", "tail_entity_id", "summary_id")
+ID_LISTS = ("entity_ids", "relation_ids")
 SECTION = ("section_id", "parent_section_id", "name", "title", "code", "start", "end", "body_start")
 
 
@@ -213,16 +216,15 @@ class FinishedNotes:
 
 def _renamed(row: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
     """Returns a row whose ids, and lists of ids, are replaced by those that ``ids`` gives them."""
-    named: dict[str, Any] = {}
-    for name, value in row.items():
-        if name.endswith("_ids"):
-            named[name] = [ids[one] for one in value]
+    named = dict(row)
+    for name in IDS:
+        if named.get(name) is not None:
+            named[name] = ids[named[name]]
+    for name in ID_LISTS:
+        if name in named:
+            named[name] = [ids[one] for one in named[name]]
             if name == "relation_ids":  # entities flow in the order of their places, relations in that of their ids
                 named[name].sort()
-        elif name.endswith("_id") and name not in ("document_id", "patient_id", "run_id") and value is not None:
-            named[name] = ids[value]
-        else:
-            named[name] = value
     return named
 
 

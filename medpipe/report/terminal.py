@@ -137,12 +137,12 @@ def relation_tree(note: Note) -> Tree:
 
 def explanation_lines(note: Note) -> Iterator[Text]:
     """Yields what relations rest on, where that was asked for: their sentences, and the path of attention."""
-    text = note.document["text"]
     by_id = {entity["entity_id"]: entity for entity in note.entities}
     for relation in note.relations:
         explanation = relation.get("explanation")
         if explanation is None:
             continue
+        text = note.document["text"]
         head, tail = by_id[relation["head_entity_id"]], by_id[relation["tail_entity_id"]]
         yield Text(f"  {one_line(head['text'])} ─{relation['type']}→ {one_line(tail['text'])}", style="bold")
         for start, end in explanation["evidence"]:

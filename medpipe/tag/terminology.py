@@ -191,7 +191,7 @@ def _read_csv(path: Path, refuse: Refuse) -> Iterator[Row]:
 def _read_parquet(path: Path, refuse: Refuse) -> Iterator[Row]:
     import pyarrow as pa
 
-    from medpipe.lake.files import read_table
+    from medpipe.lake.files import DamagedFileError, read_table
 
     try:
         table = read_table(path)
@@ -200,8 +200,8 @@ def _read_parquet(path: Path, refuse: Refuse) -> Iterator[Row]:
             table.column(at).cast(pa.string()).fill_null("").to_pylist() if at >= 0 else [""] * len(table)
             for at in columns
         ]
-    except pa.ArrowException as error:
-        raise refuse(f"it cannot be read as Parquet ({type(error).__name__})") from error
+    except (pa.ArrowException, DamagedFileError) as error:
+        raise refuse("it cannot be read as Parquet") from error
     yield from zip(*values, strict=True)
 
 

@@ -18,7 +18,7 @@ import yaml
 from medpipe.errors import CODES, MedpipeError, reject_message, split_message
 from medpipe.export.catalog import FILE, literal, write_catalog
 from medpipe.ids import hash_file
-from medpipe.lake import contracts, files, publish, warehouse
+from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.dictionary import write_dictionary
 from medpipe.lake.migrations import MIGRATIONS
 from medpipe.lake.publish import migrate, publish_partition, recover
@@ -135,7 +135,7 @@ def test_killed_migration_loses_nothing(root: Path, monkeypatch: pytest.MonkeyPa
     assert quarantine(root) == before and warehouse.check(root) == []
     migrate(root)
     assert quarantine(root) == before and not list(root.glob("quarantine/v1/*/*.parquet"))
-    assert not publish._journal(root, PARTITION).exists()
+    assert not warehouse.journal_path(root, PARTITION).exists()
 
 
 def test_sql_and_arrow_migrate_alike() -> None:
