@@ -147,7 +147,7 @@ def write_card(path: Path, config: TaggerConfig, result: dict[str, Any]) -> None
         "",
         "Platt scaling with a slope and an intercept for each label, drawn towards those of all labels. Expected "
         f"calibration error (ECE, 10 bins) on dev, every document scored by a fit to the others ({FOLDS} folds): "
-        f"**{result['calibration_error']:.3f}** over all labels. Of few entities it cannot be small: beside it stands "
+        f"{result['calibration_error']:.3f} over all labels. Of few entities it cannot be small: beside it stands "
         "what exact scores would have on average, by chance.",
         "",
         "| label | entities found | ECE | by chance | slope | intercept |",
