@@ -103,6 +103,9 @@ CODES: dict[str, Code] = {
     "CONFIG_INVALID": Code(
         "The config {name} is not valid: {reason}.", "Compare with the configs in medpipe/learn/configs.", EXIT_USAGE
     ),
+    "CHECKPOINT_INVALID": Code(
+        "Training cannot go on from {path}: {reason}.", "Train into another folder, or without --resume.", EXIT_USAGE
+    ),
     "CORPUS_NOT_FOUND": Code(
         "There is no corpus at {path}.", "Give --corpora the folder that holds the corpora of the config.", EXIT_INPUT
     ),

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from medpipe.learn.loop import LoopConfig, Trainer, lower_precision
 from medpipe.learn.pretrain import mask_batch, read_texts
 from medpipe.learn.teacher import Teacher, find_teacher
-from medpipe.tag.network import TaggerNetwork
 from medpipe.text.batches import bucket_batches
+from medpipe.text.encoder import SentenceEncoder
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows, pad_rows
 
@@ -64,7 +64,7 @@ class States:
 class DistillationNetwork(nn.Module):
     """The encoder with two heads that predict the teacher's states: from the word alone, and from its sentence."""
 
-    def __init__(self, encoder: TaggerNetwork, size: int, compute: str = "float32") -> None:
+    def __init__(self, encoder: SentenceEncoder, size: int, compute: str = "float32") -> None:
         super().__init__()
         self.compute = compute
         self.encoder = encoder
@@ -84,12 +84,12 @@ class DistillationNetwork(nn.Module):
             From the words alone and from their sentences, shape: (known words, size) each.
         """
         with lower_precision(vectors.device, self.compute):
-            hidden = self.encoder.encode(vectors * ~masked[:, :, None], lengths, torch.zeros_like(lengths))
+            hidden = self.encoder(vectors * ~masked[:, :, None], lengths)
         return self.alone(vectors[known]), self.within(hidden[known])
 
 
 def distill(
-    network: TaggerNetwork,
+    network: SentenceEncoder,
     config: DistillationConfig,
     *,
     corpora: Path,
@@ -130,7 +130,7 @@ def distill(
         return load_states(found, [rows, held_out], table.words, config, file=out / STATES_FILE, report=report)
 
     torch.manual_seed(config.training.seed)
-    encoder = TaggerNetwork(replace(network.config, dropout=config.dropout), labels=1, styles=1)
+    encoder = SentenceEncoder(replace(network.config, dropout=config.dropout))
     model = DistillationNetwork(encoder, config.size, config.training.compute).to(device)
 
     def make_batches(epoch: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -156,7 +156,7 @@ def distill(
         evaluate=evaluate, report=report,
     )  # fmt: skip
     model.load_state_dict(trainer.train(resume=resume))
-    take_encoder(network, encoder)
+    network.load_state_dict(encoder.state_dict(), strict=False)  # a tagger has more than an encoder
     (out / STATES_FILE).unlink(missing_ok=True)
     return {
         "tokens": len(rows.words),
@@ -164,14 +164,6 @@ def distill(
         "explained": trainer.progress.best_score,
         "seconds": trainer.progress.seconds,
     }
-
-
-def take_encoder(network: TaggerNetwork, encoder: TaggerNetwork) -> None:
-    """Copies everything of ``encoder`` that does not depend on labels and styles into ``network``."""
-    parts = ("embedding.", "input_norm.", "forward_lstms.", "backward_lstms.", "output_norm.")
-    network.load_state_dict(
-        {name: value for name, value in encoder.state_dict().items() if name.startswith(parts)}, strict=False
-    )
 
 
 def state_losses(

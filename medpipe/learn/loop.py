@@ -19,8 +19,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from medpipe.errors import MedpipeError
 
 Batch = TypeVar("Batch")
 
@@ -220,13 +223,19 @@ class Trainer(Generic[Batch]):
         partial.replace(self.folder / STATE_FILE)
 
     def load_checkpoint(self) -> None:
-        """Goes back to the last checkpoint, the random numbers of dropout included."""
-        from safetensors import safe_open
+        """Goes back to the last checkpoint, the random numbers of dropout included.
 
+        Raises:
+            MedpipeError: CHECKPOINT_INVALID where it is damaged or that of another network.
+        """
+        path = self.folder / STATE_FILE
         device = next(self.network.parameters()).device
-        with safe_open(self.folder / STATE_FILE, framework="pt") as file:
-            self.progress = Progress(**json.loads(file.metadata()["progress"]))
-        tensors = load_file(self.folder / STATE_FILE, device=str(device))
+        try:
+            with safe_open(path, framework="pt") as file:
+                progress = Progress(**json.loads(file.metadata()["progress"]))
+            tensors = load_file(path, device=str(device))
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise MedpipeError("CHECKPOINT_INVALID", path=path, reason="it is damaged, or none of medpipe's") from error
         groups: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "best": {}}
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -236,6 +245,10 @@ class Trainer(Generic[Batch]):
             elif kind == "optimizer":
                 index, _, key = rest.partition("/")
                 slots.setdefault(int(index), {})[key] = value.cpu() if key == "step" else value
+        asked = {name: value.shape for name, value in self.network.state_dict().items()}
+        if asked != {name: value.shape for name, value in groups["network"].items()}:
+            raise MedpipeError("CHECKPOINT_INVALID", path=path, reason="it is of a network of another shape")
+        self.progress = progress
         self.network.load_state_dict(groups["network"])
         self.average, self.best = groups["average"], groups["best"]
         state = self.optimizer.state_dict()

@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from medpipe.learn.corpora import read_lines
 from medpipe.learn.loop import LoopConfig, Trainer
-from medpipe.tag.network import TaggerNetwork
 from medpipe.text.batches import bucket_batches
+from medpipe.text.encoder import PARTS, SentenceEncoder
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows, pad_rows
 
@@ -43,7 +43,7 @@ class PretrainingConfig:
 class MaskedWordNetwork(nn.Module):
     """The encoder with a head that guesses words."""
 
-    def __init__(self, encoder: TaggerNetwork, vocabulary: int, width: int) -> None:
+    def __init__(self, encoder: SentenceEncoder, vocabulary: int, width: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.narrow = nn.Linear(2 * encoder.config.hidden, width)
@@ -60,7 +60,7 @@ class MaskedWordNetwork(nn.Module):
         Returns:
             shape: (masked words, vocabulary).
         """
-        hidden = self.encoder.encode(vectors * ~masked[:, :, None], lengths, torch.zeros_like(lengths))
+        hidden = self.encoder(vectors * ~masked[:, :, None], lengths)
         return self.guess(torch.tanh(self.narrow(hidden[masked])))
 
 
@@ -76,7 +76,7 @@ def read_texts(corpora: Path, files: list[str]) -> Iterator[str]:
 
 
 def pretrain(
-    network: TaggerNetwork,
+    network: SentenceEncoder,
     config: PretrainingConfig,
     *,
     corpora: Path,
@@ -97,10 +97,8 @@ def pretrain(
     target = number_frequent(table.words, np.bincount(rows.words, minlength=len(table)), config.vocabulary)
     report(f"pretraining: {len(rows.words)} tokens an epoch, {len(features)} different words")
 
-    encoder = TaggerNetwork(
-        replace(network.config, dropout=config.dropout), labels=network.labels, styles=network.style.num_embeddings
-    )
-    encoder.load_state_dict(network.state_dict())
+    encoder = SentenceEncoder(replace(network.config, dropout=config.dropout))
+    encoder.load_state_dict({name: value for name, value in network.state_dict().items() if name.startswith(PARTS)})
     model = MaskedWordNetwork(encoder, config.vocabulary, config.width).to(device)
 
     def make_batches(epoch: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -131,7 +129,8 @@ def pretrain(
     best = trainer.train(resume=resume)
     prefix = "encoder."
     network.load_state_dict(
-        {name.removeprefix(prefix): value for name, value in best.items() if name.startswith(prefix)}
+        {name.removeprefix(prefix): value for name, value in best.items() if name.startswith(prefix)},
+        strict=False,  # a tagger has more than an encoder
     )
     return {
         "tokens": len(rows.words),

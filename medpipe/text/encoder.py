@@ -1,6 +1,6 @@
 """Words in their sentences: hashed words through stacked BiLSTMs, with one mask of dropout a row.
 
-Its parts have the names and shapes of the tagger's, so that what one has learned can begin the other
+The tagger is one with an output; the relations' network holds one. What one has learned can begin the other
 (``take_encoder``); the two share no weights once they are trained.
 """
 
@@ -41,6 +41,8 @@ class SentenceEncoder(nn.Module):
             self.embedding.weight[PADDING] = 0
         self.input_norm = nn.LayerNorm(2 * config.width)
         sizes = [2 * config.width] + [2 * config.hidden] * (config.layers - 1)
+        # One LSTM a direction: rows are reversed by their own length, which padded batches need (and which is
+        # faster on a CPU than packed sequences).
         self.forward_lstms = nn.ModuleList(nn.LSTM(size, config.hidden, batch_first=True) for size in sizes)
         self.backward_lstms = nn.ModuleList(nn.LSTM(size, config.hidden, batch_first=True) for size in sizes)
         self.output_norm = nn.LayerNorm(2 * config.hidden)

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from medpipe.errors import MedpipeError
 from medpipe.learn.loop import STATE_FILE, LoopConfig, Trainer, lower_precision, parameter_groups
 
 
@@ -192,3 +194,17 @@ def test_checkpoint_holds_no_pickle(tmp_path):
         progress = json.loads(file.metadata()["progress"])
     assert progress["epoch"] == 4
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("damage", ["another network", "cut off", "another file"])
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
+    make_trainer(tmp_path).train()
+    path = tmp_path / STATE_FILE
+    if damage == "cut off":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "another file":
+        save_file({"weight": torch.zeros(2)}, path)
+    before = path.read_bytes()
+    with pytest.raises(MedpipeError, match="CHECKPOINT_INVALID"):
+        make_trainer(tmp_path, network=nn.Linear(3, 1) if damage == "another network" else None).train(resume=True)
+    assert path.read_bytes() == before

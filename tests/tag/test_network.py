@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from medpipe.tag.crf import FORBIDDEN, TAGS, allowed_transitions
-from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss, reverse
+from medpipe.tag.network import NetworkConfig, TaggerNetwork, likelihood_loss
+from medpipe.text.encoder import reverse
 
 SMALL = NetworkConfig(buckets=97, width=4, hidden=6, layers=2, levels=2, dropout=0.3)
 
