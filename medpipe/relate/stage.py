@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from medpipe.device import resolve_device, run_halving
+from medpipe.device import map_batches, resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
-from medpipe.ids import relation_id
+from medpipe.ids import make_ids
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.relate.decode import calibrate, find_evidence, strongest_path
 from medpipe.relate.features import EDGE_KINDS, PAIR_FEATURES, Graph, Mentions, TypeRule, build_graph, collate
@@ -167,28 +167,31 @@ class Relater:
             else empty_graph(len(self.types))
             for i, text in enumerate(texts)
         ]
-        counts = {
-            "tokens": 0.0,
-            "padded_tokens": 0.0,
-            "candidates_cut": float(sum(graph.pairs_cut for graph in graphs)),
-        }
+        sizes: list[tuple[int, int]] = []  # tokens and padded tokens of every batch, in any order
 
         @torch.inference_mode()
         def compute(documents: Sequence[int]) -> list[np.ndarray | None]:
             batch = collate([graphs[i] for i in documents], rows, documents, len(self.labels), BUCKET_TOKENS)
             features = torch.from_numpy(self.table.features[batch.vocabulary]).to(self.device)
             logits = self.network(batch, features).float().cpu().numpy()
-            counts["tokens"] += len(batch.words)
-            counts["padded_tokens"] += batch.padded_tokens
+            sizes.append((len(batch.words), batch.padded_tokens))
             limits = np.searchsorted(batch.pair_document, np.arange(len(documents) + 1)).tolist()
             logits[~batch.allowed] = -np.inf
             return [logits[a:b] for a, b in pairwise(limits)]
 
+        def run(documents: Sequence[int]) -> list[np.ndarray | None]:
+            return run_halving(documents, compute, lambda _: None)
+
         found: list[np.ndarray | None] = [np.zeros((0, len(self.types)), np.float32)] * len(texts)
-        waiting = [i for i, graph in enumerate(graphs) if len(graph.pairs)]
-        for documents in self.batches(waiting, rows):
-            for i, logits in zip(documents, run_halving(documents, compute, lambda _: None), strict=True):
+        batches = self.batches([i for i, graph in enumerate(graphs) if len(graph.pairs)], rows)
+        for documents, results in zip(batches, map_batches(run, batches, self.device), strict=True):
+            for i, logits in zip(documents, results, strict=True):
                 found[i] = logits
+        counts = {
+            "tokens": float(sum(tokens for tokens, _ in sizes)),
+            "padded_tokens": float(sum(padded for _, padded in sizes)),
+            "candidates_cut": float(sum(graph.pairs_cut for graph in graphs)),
+        }
         return graphs, found, rows, counts
 
     @torch.inference_mode()
@@ -310,18 +313,15 @@ class Relater:
         found = {name: np.concatenate([part[name] for part in parts] or [np.zeros(0, np.int64)]) for name in names}
         one, two = (chunk.entities.take(pa.array(found["base"] + found[end])) for end in ("head", "tail"))
         documents = chunk.documents.take(pa.array(found["document"]))
-        kinds = [self.types[kind].name for kind in found["type"].tolist()]
-        document_ids = documents["document_id"].to_pylist()
-        heads, tails = one["entity_id"].to_pylist(), two["entity_id"].to_pylist()
-        keys = [
-            relation_id(document, self.model.weights_hash, kind, head, tail)
-            for document, kind, head, tail in zip(document_ids, kinds, heads, tails, strict=True)
-        ]
+        document_ids, patient_ids = (as_column(documents[name]) for name in ("document_id", "patient_id"))
+        heads, tails = as_column(one["entity_id"]), as_column(two["entity_id"])
+        kinds = pa.array([one.name for one in self.types], pa.string()).take(pa.array(found["type"]))
+        keys = make_ids("relation", document_ids, self.model.weights_hash, kinds, heads, tails)
         family = pc.or_(one["family"], two["family"])
         either_negated = pc.or_(one["negated"], two["negated"])
         doubtful = [pc.or_(end["uncertain"], end["hypothetical"]) for end in (one, two)]
         return {
-            "relation_id": keys, "document_id": document_ids, "patient_id": documents["patient_id"].to_pylist(),
+            "relation_id": keys, "document_id": document_ids, "patient_id": patient_ids,
             "type": kinds, "head_entity_id": heads, "tail_entity_id": tails, "score": found["score"],
             "negated": as_column(pc.or_(either_negated, family)),
             "head_negated": as_column(one["negated"]), "tail_negated": as_column(two["negated"]),

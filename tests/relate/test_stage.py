@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from medpipe.errors import MedpipeError
 from medpipe.ids import make_id
@@ -102,6 +103,19 @@ def test_rows_do_not_depend_on_the_chunk_or_its_order(relater: Relater) -> None:
     assert np.allclose([row["score"] for row in alone], [row["score"] for row in together], atol=2e-4)
     relater.token_budget = 1
     assert [row["relation_id"] for row in rows(relater, [0, 1, 2, 3, 4])] == [row["relation_id"] for row in together]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_rows_do_not_depend_on_the_threads(relater: Relater, threads: int) -> None:
+    relater.token_budget = 20  # several batches
+    expected = rows(relater, [0, 1, 2, 3, 4])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert rows(relater, [0, 1, 2, 3, 4]) == expected
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_ids_are_hashes_of_what_a_row_means(relater: Relater) -> None:
