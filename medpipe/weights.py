@@ -18,6 +18,7 @@ MODELS = Path(__file__).parent / "models"
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 CARD_FILE = "MODEL_CARD.md"
+BESIDE = ("knowledge.parquet",)  # of models that have it: what is known of pairs of concepts
 SCALE = "::scale"  # behind the name of a matrix in eight bits: the scales of its rows
 INT8_LEAST = 4096  # numbers of a matrix that is worth it; smaller ones (transitions, styles) stay as they are
 
@@ -42,10 +43,12 @@ def identify(folder: Path) -> ModelId:
 
 
 def hash_model(folder: Path) -> str:
-    """Returns one hash of the weights and the config: both decide what the model answers."""
+    """Returns one hash of the weights, the config and what else decides what the model answers."""
     from medpipe.ids import make_id
 
-    return make_id("model", hash_file(str(folder / WEIGHTS_FILE)), hash_file(str(folder / CONFIG_FILE)))
+    parts = [folder / WEIGHTS_FILE, folder / CONFIG_FILE]
+    parts += [path for name in BESIDE if (path := folder / name).is_file()]
+    return make_id("model", *(hash_file(str(path)) for path in parts))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ log-sum-exp of those of their pairs of mentions.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,9 @@ from medpipe.learn.corpora import AnnotatedDocument, read_documents
 from medpipe.learn.loop import LoopConfig, Trainer
 from medpipe.records import Entity
 from medpipe.relate.decode import calibrate
-from medpipe.relate.features import Graph, GraphBatch, Mentions, TypeRule, build_graph, collate
+from medpipe.relate.features import Graph, GraphBatch, Mentions, TypeRule, build_graph, collate, number_concepts
+from medpipe.relate.knowledge import FILE as KNOWLEDGE_FILE
+from medpipe.relate.knowledge import Knowledge, Told
 from medpipe.relate.network import NetworkConfig, RelationNetwork, pool_groups
 from medpipe.relate.stage import RelationType, parse_types
 from medpipe.text.encoder import take_encoder
@@ -295,13 +297,16 @@ class Batch:
 
 def make_batch(
     examples: Sequence[Example], rows: Rows, documents: Sequence[int], labels: int, types: Sequence[str],
-    rules: Sequence[TypeRule],
+    rules: Sequence[TypeRule], knowledge: Knowledge | None = None, told: Sequence[Collection[Told]] | None = None,
 ) -> Batch:  # fmt: skip
-    """Returns the graphs of some documents as a batch with their gold."""
+    """Returns the graphs of some documents as a batch with their gold; ``told`` is what each told to ``knowledge``."""
     graphs = [
-        build_graph(example.text, rows.tokens[i], rows.sentences[i], example.section_starts, example.mentions, rules)
-        for example, i in zip(examples, documents, strict=True)
-    ]
+        build_graph(
+            example.text, rows.tokens[i], rows.sentences[i], example.section_starts, example.mentions, rules,
+            knowledge, own,
+        )
+        for example, i, own in zip(examples, documents, told or [()] * len(examples), strict=True)
+    ]  # fmt: skip
     gold, counted, group, groups = [], [], [], 0
     missed = np.zeros(len(types), dtype=np.int64)
     for example, graph in zip(examples, graphs, strict=True):
@@ -328,6 +333,12 @@ def make_batch(
         groups += len(ours)
     graph_batch = collate(graphs, rows, documents, labels, BUCKET_TOKENS)
     return Batch(graph_batch, np.concatenate(group), np.concatenate(gold), np.concatenate(counted), missed)
+
+
+def told_concepts(example: Example, types: Sequence[str]) -> set[Told]:
+    """Returns the relations that a document tells between concepts."""
+    keys, concept = number_concepts(example.text, example.mentions)
+    return {(types.index(kind), keys[concept[head]], keys[concept[tail]]) for kind, head, tail in example.gold}
 
 
 def group_pairs(graph: Graph, concepts: bool) -> tuple[np.ndarray, list[tuple[int, int]]]:
@@ -413,7 +424,9 @@ def train(
     examples = [one for entry in parsed.corpora for one in read[entry["folder"]]]
     repeats = np.concatenate([np.full(len(read[one["folder"]]), float(one["repeat"])) for one in parsed.corpora])
     rows = make_rows([one.text for one in examples], table)
-    dev = make_dev(parsed, corpora, table, rules)
+    told = [told_concepts(one, types) for one in examples]
+    knowledge = Knowledge.count(types, told) if parsed.network.knowledge else None
+    dev = make_dev(parsed, corpora, table, rules, knowledge)
     features = torch.from_numpy(table.features.copy()).to(where)
 
     def make_batches(_: int, random: np.random.Generator) -> Sequence[Batch]:
@@ -425,7 +438,8 @@ def train(
         for at in range(0, len(order), size):
             chosen = sorted(set(order[at : at + size].tolist()))
             disturbed = [disturb(examples[i], random, parsed.sampling) for i in chosen]
-            batches.append(make_batch(disturbed, rows, chosen, labels, types, rules))
+            own = [told[i] for i in chosen]
+            batches.append(make_batch(disturbed, rows, chosen, labels, types, rules, knowledge, own))
         return [batch for batch in batches if batch.counted.any()]
 
     def compute_loss(network: nn.Module, batch: Batch) -> Tensor:
@@ -461,6 +475,8 @@ def train(
         "corpora": {entry["folder"]: {k: v for k, v in entry.items() if k != "folder"} for entry in parsed.corpora},
     }
     save_model(out, best, written)
+    if knowledge is not None:
+        knowledge.write(out / KNOWLEDGE_FILE)
     return figures | {"epoch": trainer.progress.best_epoch, "seconds": time.monotonic() - started}
 
 
@@ -475,7 +491,11 @@ def train_tagger(
 
 
 def make_dev(
-    config: RelationConfig, corpora: Path, table: WordTable, rules: Sequence[TypeRule]
+    config: RelationConfig,
+    corpora: Path,
+    table: WordTable,
+    rules: Sequence[TypeRule],
+    knowledge: Knowledge | None,
 ) -> dict[str, list[Batch]]:
     """Returns the dev set of each corpus in batches."""
     types = [one.name for one in config.types]
@@ -484,7 +504,8 @@ def make_dev(
         rows = make_rows([one.text for one in examples], table)
         parts = [range(at, min(at + 16, len(examples))) for at in range(0, len(examples), 16)]
         batches = [
-            make_batch(examples[part.start : part.stop], rows, part, len(config.labels), types, rules) for part in parts
+            make_batch(examples[part.start : part.stop], rows, part, len(config.labels), types, rules, knowledge)
+            for part in parts
         ]
         dev[folder] = [batch for batch in batches if len(batch.gold)]
     return dev

@@ -21,11 +21,12 @@ edges grows with the number of mentions and sentences, never with its square.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from medpipe.relate.knowledge import Knowledge, Told, concept_key
 from medpipe.text.batches import bucket_batches
 from medpipe.text.rows import Rows, pad_rows
 from medpipe.text.tokens import Tokens
@@ -74,6 +75,7 @@ class Graph:
     pairs: np.ndarray  # shape: (pairs, 2), int64; head and tail mention
     allowed: np.ndarray  # shape: (pairs, types), bool; which types the pair is a candidate of
     pair_features: np.ndarray  # shape: (pairs, PAIR_FEATURES), float32
+    pair_knowledge: np.ndarray  # shape: (pairs, types, FEATURES), float32; of ``knowledge``; without it (pairs, 0, 0)
     pairs_cut: int  # candidates that the limits left out
 
     @property
@@ -89,6 +91,8 @@ def build_graph(
     section_starts: np.ndarray,
     mentions: Mentions,
     rules: Sequence[TypeRule],
+    knowledge: Knowledge | None = None,
+    own: Collection[Told] = (),
 ) -> Graph:
     """Builds the graph of a document.
 
@@ -99,31 +103,41 @@ def build_graph(
         section_starts: shape: (sections,), ascending; characters.
         mentions: one that covers no token counts as the next token, or the last.
         rules: of each type, which pairs are candidates.
+        knowledge: what other documents tell of pairs of concepts.
+        own: what this one has told to it.
     """
     first = np.minimum(np.searchsorted(tokens.end, mentions.start, side="right"), len(tokens) - 1)
     last = np.maximum(np.searchsorted(tokens.start, mentions.end, side="left") - 1, first)
     sentence = np.searchsorted(sentences[:, 0], first, side="right") - 1
     sentence_start = tokens.start[sentences[:, 0]]
     section = np.maximum(np.searchsorted(section_starts, sentence_start, side="right") - 1, 0)
-    concept = number_concepts(text, mentions)
+    keys, concept = number_concepts(text, mentions)
     edges, kinds, distances = build_edges(first, last, sentence, section, concept)
     pairs, allowed, cut = candidate_pairs(mentions.label, first, sentence, rules)
     features = pair_features(pairs, first, last, sentence, section, concept, mentions.label)
+    known = np.zeros((len(pairs), 0, 0), dtype=np.float32)
+    if knowledge is not None:
+        known = knowledge.features(keys, concept[pairs], own)
     return Graph(
         first, last, mentions.label, concept, sentence, max(1, len(section_starts)), section, edges, kinds, distances,
-        pairs, allowed, features, cut,
+        pairs, allowed, features, known, cut,
     )  # fmt: skip
 
 
-def number_concepts(text: str, mentions: Mentions) -> np.ndarray:
-    """Returns the same number for mentions of the same code or, without one, the same words in any case."""
+def number_concepts(text: str, mentions: Mentions) -> tuple[list[str], np.ndarray]:
+    """Numbers concepts: the same for mentions of the same code or, without one, the same words in any case.
+
+    Returns:
+        The key of every concept (``knowledge.concept_key``), and the concept of every mention, shape: (mentions,).
+    """
     numbers: dict[str, int] = {}
     codes = mentions.codes or (None,) * len(mentions.start)
     keys = [
-        f"\0{code}" if code is not None else " ".join(text[start:end].lower().split())
+        concept_key(text[start:end], code)
         for start, end, code in zip(mentions.start.tolist(), mentions.end.tolist(), codes, strict=True)
     ]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    concept = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    return list(numbers), concept
 
 
 def build_edges(
@@ -301,6 +315,7 @@ class GraphBatch:
     pairs: np.ndarray  # shape: (pairs, 2), int64; mentions
     allowed: np.ndarray  # shape: (pairs, types), bool
     pair_features: np.ndarray  # shape: (pairs, PAIR_FEATURES), float32
+    pair_knowledge: np.ndarray  # shape: (pairs, types, FEATURES), float32; without knowledge (pairs, 0, 0)
     pair_document: np.ndarray  # shape: (pairs,), int64; which of the documents
     padded_tokens: int = field(default=0)
 
@@ -336,6 +351,7 @@ def collate(graphs: Sequence[Graph], rows: Rows, documents: Sequence[int], label
     covers = np.zeros((len(words) + 1, labels), dtype=np.float32)
     np.add.at(covers, (first, label), 1)
     np.add.at(covers, (last + 1, label), -1)
+    known = [graph.pair_knowledge for graph in graphs if len(graph.pairs)]
     return GraphBatch(
         words=words.reshape(-1),
         vocabulary=vocabulary,
@@ -357,6 +373,7 @@ def collate(graphs: Sequence[Graph], rows: Rows, documents: Sequence[int], label
         pairs=np.concatenate([graph.pairs + at for graph, at in zip(graphs, mention_base, strict=False)]),
         allowed=np.concatenate([graph.allowed for graph in graphs]),
         pair_features=np.concatenate([graph.pair_features for graph in graphs]),
+        pair_knowledge=np.concatenate(known or [np.zeros((0, 0, 0), dtype=np.float32)]),
         pair_document=np.repeat(np.arange(len(graphs)), [len(graph.pairs) for graph in graphs]),
         padded_tokens=sum(positions.size for positions, _, _ in buckets),
     )

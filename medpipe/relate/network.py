@@ -16,6 +16,7 @@ from torch.nn.functional import gelu
 from torch_geometric.nn import GATv2Conv
 
 from medpipe.relate.features import EDGE_KINDS, PAIR_FEATURES, GraphBatch
+from medpipe.relate.knowledge import FEATURES
 from medpipe.text.encoder import EncoderConfig, SentenceEncoder
 
 EDGE_SIZE = 16  # of the embedding of an edge's kind
@@ -35,6 +36,7 @@ class NetworkConfig:
     dropout: float = 0.3
     encoder_dropout: float = 0.3
     word_dropout: float = 0.15
+    knowledge: bool = False  # whether what other documents tell of two concepts counts
 
 
 class RelationNetwork(nn.Module):
@@ -72,6 +74,8 @@ class RelationNetwork(nn.Module):
         self.pair_tail = nn.Linear(config.node, config.node, bias=False)
         self.pair_both = nn.Linear(config.node + PAIR_FEATURES, config.node, bias=False)
         self.output = nn.Linear(config.node, types)
+        # Of each type, what a logarithm of counts adds to the logit; nothing until it is learned.
+        self.knowledge = nn.Parameter(torch.zeros(types, FEATURES)) if config.knowledge else None
 
     def forward(self, batch: GraphBatch, features: Tensor) -> Tensor:
         """Scores the candidate pairs of a batch.
@@ -140,7 +144,10 @@ class RelationNetwork(nn.Module):
         both = torch.cat([mentions[head] * mentions[tail], as_tensor(batch.pair_features, device)], dim=1)
         hidden = self.pair_head(mentions)[head] + self.pair_tail(mentions)[tail] + self.pair_both(both) + between
         logits: Tensor = self.output(self.dropout(gelu(hidden)))
-        return logits
+        if self.knowledge is None:
+            return logits
+        # shape: (pairs, types, FEATURES) -> (pairs, types)
+        return logits + (as_tensor(batch.pair_knowledge, device) * self.knowledge).sum(dim=2)
 
     def encode(self, batch: GraphBatch, features: Tensor) -> Tensor:
         """Returns the states of all tokens. shape: (tokens, 2 * hidden)."""

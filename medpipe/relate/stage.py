@@ -19,6 +19,8 @@ from medpipe.ids import make_ids
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.relate.decode import calibrate, find_evidence, strongest_path
 from medpipe.relate.features import EDGE_KINDS, PAIR_FEATURES, Graph, Mentions, TypeRule, build_graph, collate
+from medpipe.relate.knowledge import FILE as KNOWLEDGE_FILE
+from medpipe.relate.knowledge import Knowledge
 from medpipe.relate.network import NetworkConfig, RelationNetwork
 from medpipe.text.features import WordTable
 from medpipe.text.rows import Rows, make_rows
@@ -107,6 +109,7 @@ class Relater:
         device: torch.device,
         token_budget: int,
         min_score: float | None = None,
+        knowledge: Knowledge | None = None,
     ) -> None:
         self.network = network.to(device).eval()
         self.model = model
@@ -122,6 +125,7 @@ class Relater:
         self.thresholds = np.array([one.threshold for one in self.types])  # shape: (types,)
         self.temperatures = np.array(config["temperatures"], dtype=np.float64)  # shape: (types,)
         self.corpora: dict[str, Any] = dict(config.get("corpora", {}))  # label maps of the training corpora
+        self.knowledge = knowledge
         self.table = WordTable(network.config.buckets)
 
     @classmethod
@@ -145,8 +149,14 @@ class Relater:
             sizes = {"labels": len(config["labels"]), "types": len(config["types"])}
             network = RelationNetwork(NetworkConfig(**config["network"]), **sizes)
             network.load_state_dict(load_weights(folder))
-            return cls(network, config, identify(folder), device=where, token_budget=token_budget, min_score=min_score)
-        except (KeyError, TypeError, RuntimeError) as error:
+            knowledge = None
+            if network.config.knowledge:
+                knowledge = Knowledge.read(folder / KNOWLEDGE_FILE, [one["name"] for one in config["types"]])
+            return cls(
+                network, config, identify(folder), device=where, token_budget=token_budget, min_score=min_score,
+                knowledge=knowledge,
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
             raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
 
     def score(
@@ -162,7 +172,9 @@ class Relater:
             self.table.clear()
         rows = make_rows(texts, self.table)
         graphs = [
-            build_graph(text, rows.tokens[i], rows.sentences[i], section_starts[i], mentions[i], self.rules)
+            build_graph(
+                text, rows.tokens[i], rows.sentences[i], section_starts[i], mentions[i], self.rules, self.knowledge
+            )
             if len(mentions[i].start) and len(rows.tokens[i])
             else empty_graph(len(self.types))
             for i, text in enumerate(texts)
@@ -208,7 +220,7 @@ class Relater:
         """
         rows = make_rows([text], self.table)
         tokens, sentences = rows.tokens[0], rows.sentences[0]
-        graph = build_graph(text, tokens, sentences, section_starts, mentions, self.rules)
+        graph = build_graph(text, tokens, sentences, section_starts, mentions, self.rules, self.knowledge)
         batch = collate([graph], rows, [0], len(self.labels), BUCKET_TOKENS)
         heard: list[torch.Tensor] = []
         self.network.read(batch, torch.from_numpy(self.table.features[batch.vocabulary]).to(self.device), heard)
@@ -402,5 +414,6 @@ def empty_graph(types: int) -> Graph:
     pairs = np.zeros((0, 2), dtype=np.int64)
     return Graph(
         none, none, none, none, none, 1, none, np.zeros((2, 0), np.int64), none, none.astype(np.float32), pairs,
-        np.zeros((0, types), bool), np.zeros((0, PAIR_FEATURES), np.float32), 0,
+        np.zeros((0, types), bool), np.zeros((0, PAIR_FEATURES), np.float32),
+        np.zeros((0, 0, 0), np.float32), 0,
     )  # fmt: skip
