@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+
+from medpipe.lake import files
 
 FILE = "knowledge.parquet"
 FEATURES = 3  # documents that tell the pair; relations that the head has, and the tail, with any concept
@@ -51,9 +52,9 @@ class Knowledge:
         """Reads a table with the columns of ``SCHEMA``; relations of types that the model has not are left out.
 
         Raises:
-            OSError, KeyError, ValueError: there is none, or it is another table.
+            files.DamagedFileError, KeyError, ValueError: there is none, or it is another table.
         """
-        table = pq.read_table(path, columns=SCHEMA.names, partitioning=None).cast(SCHEMA)
+        table = files.read_table(path).select(SCHEMA.names).cast(SCHEMA)
         table = table.filter(pc.is_in(table["type"], pa.array(types, pa.string())))
         columns = [column.to_pylist() for column in table.columns]
         return cls(
@@ -81,7 +82,7 @@ class Knowledge:
             {"type": self.types[kind], **columns("head", head), **columns("tail", tail), "documents": documents}
             for (kind, head, tail), documents in self.told
         ]
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")
+        files.write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA))
 
     @cached_property
     def numbers(self) -> dict[str, int]:

@@ -16,6 +16,7 @@ import torch
 from medpipe.device import map_batches, resolve_device, run_halving
 from medpipe.errors import MedpipeError, reject_message
 from medpipe.ids import make_ids
+from medpipe.lake.files import DamagedFileError
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.relate.decode import calibrate, find_evidence, strongest_path
 from medpipe.relate.features import EDGE_KINDS, PAIR_FEATURES, Graph, Mentions, TypeRule, build_graph, collate
@@ -156,7 +157,7 @@ class Relater:
                 network, config, identify(folder), device=where, token_budget=token_budget, min_score=min_score,
                 knowledge=knowledge,
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, DamagedFileError) as error:
             raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
 
     def score(
