@@ -26,7 +26,6 @@ from medpipe.lake import contracts, files
 from medpipe.lake.merge import merge_sorted
 from medpipe.lake.warehouse import (
     ORDER,
-    iter_file,
     journal_path,
     manifest_path,
     partitions,
@@ -192,7 +191,7 @@ def _merged(new: PublishInput, table: str, column: str, staying: pa.Array | None
     paths = [path for path in new.tables[table] if files.count_rows(path)]
     most = MERGE_DOCUMENTS if table in ("documents", "summaries") else MERGE_ROWS
     batch_rows = max(64, most // (len(paths) + 1))
-    streams = [iter_file(path, batch_rows) for path in paths]
+    streams = [files.iter_file(path, batch_rows) for path in paths]
     published = published_path(new.warehouse, table, new.partition)
     if published.exists():
         streams.append(_old_rows(new, table, published, column, staying, batch_rows))
@@ -205,7 +204,7 @@ def _old_rows(
     if staying is None:  # rows of no document: those of the run's own sources, or of the same run, are replaced
         ids = new.sources if column == "source" else _new_keys(new, table, column)
         replaced = pa.array(sorted(ids), pa.string())
-    for written in iter_file(path, batch_rows):
+    for written in files.iter_file(path, batch_rows):
         block = contracts.upgrade(table, written)
         stays = (
             pc.is_in(block[column], staying) if staying is not None else pc.invert(pc.is_in(block[column], replaced))
@@ -249,7 +248,7 @@ def count_by_document(path: Path) -> tuple[pa.Array, np.ndarray]:
     """Returns the documents that have rows in a file sorted by ``document_id``, and how many rows each has."""
     ids: list[pa.Array] = []
     counts: list[np.ndarray] = []
-    for block in iter_file(path, 1 << 18, ["document_id"]):
+    for block in files.iter_file(path, 1 << 18, ["document_id"]):
         found = pc.value_counts(block["document_id"].combine_chunks())
         ids.append(found.field("values"))
         counts.append(found.field("counts").to_numpy(zero_copy_only=False))
