@@ -128,6 +128,12 @@ CODES: dict[str, Code] = {
     "CONTRACT_BROKEN": Code(
         "{table} breaks its contract: {reason}.", "Nothing was published; see the check's report.", EXIT_CONTRACT
     ),
+    "QUALITY_HELD": Code(
+        "The partition {partition} was held back, it is not like those before: {reason}.",
+        "The tables are untouched; {report} has all of it. Mend the cause and run again, or publish it as it is: "
+        "`medpipe publish --date {partition} --accept`, or the parameter `accept` of the DAG.",
+        EXIT_CONTRACT,
+    ),
     "MODEL_CHANGED": Code(
         "The model of {stage} changed after this night was planned.",
         "Run again: a new plan is made with the new model.",

@@ -42,7 +42,7 @@ from medpipe.errors import MedpipeError, reject_message, split_message
 from medpipe.ids import hash_file, make_id
 from medpipe.ingest.sources import Source, find_sources
 from medpipe.ingest.tables.mapping import ColumnMapping, load_mapping
-from medpipe.lake import contracts, files, warehouse
+from medpipe.lake import contracts, files, quality, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
 from medpipe.lake.reuse import FinishedNotes
 from medpipe.lake.warehouse import ORDER
@@ -656,8 +656,13 @@ def _sum_counts(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
 # --- publish --------------------------------------------------------------------------------
 
 
-def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
+def publish(work: str | Path, settings: Settings, *, accept: bool = False) -> dict[str, Any]:
     """Merges the chunks of all shards into the partition's tables, atomically, and clears the work area.
+
+    Args:
+        work: the work area.
+        settings: those of the run.
+        accept: publish a partition that is not like those before, see ``lake.quality``.
 
     Returns:
         ``rows`` and ``schema_versions`` per table, and ``counts``, the funnel of the run. Published already, and killed
@@ -665,13 +670,13 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
 
     Raises:
         MedpipeError: WORK_MISSING where a work file is damaged or gone; PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED,
-            CONTRACT_BROKEN. The tables are then as before.
+            CONTRACT_BROKEN, QUALITY_HELD. The tables are then as before, and the work area stays.
     """
     work = Path(work)
     if not (work / "plan.json").exists() and (published := _published_outcome(work, settings)):
         return published  # this very run was published, and killed before it could say so
     try:
-        return _publish(work, read_plan(work), settings)
+        return _publish(work, read_plan(work), settings, accept)
     except files.DamagedFileError as damaged:
         if work not in damaged.path.parents:
             raise MedpipeError("WAREHOUSE_INVALID", path=damaged.path, reason="it is damaged") from None
@@ -703,7 +708,7 @@ def _is_readable(shard: Path) -> bool:
         return False
 
 
-def _publish(work: Path, night: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+def _publish(work: Path, night: Mapping[str, Any], settings: Settings, accept: bool) -> dict[str, Any]:
     chunks = sorted(work.glob("shard-*/chunk-*"))
     funnel = _sum_counts(
         files.read_json(work / f"shard-{index:05d}" / "ingest.json")["counts"] for index in range(len(night["shards"]))
@@ -719,15 +724,19 @@ def _publish(work: Path, night: Mapping[str, Any], settings: Settings) -> dict[s
     tables["runs"] = [runs]
     shard_sources = [name for shard in night["shards"] for name in shard]
     digests = {source["name"]: source["digest"] for source in night["sources"]}
+    root, partition = Path(night["warehouse"]), night["partition"]
     manifest = publish_partition(
         PublishInput(
-            warehouse=Path(night["warehouse"]),
-            partition=night["partition"],
+            warehouse=root,
+            partition=partition,
             tables=tables,
             sources=frozenset(shard_sources),
             keep=frozenset(key for path in sorted(work.glob("shard-*/keep.json")) for key in files.read_json(path)),
             failed=frozenset(key for chunk in chunks for key in failed_documents(chunk, STAGES).to_pylist()),
             facts={"fingerprint": night["fingerprint"], "sources": digests, "funnel": funnel, "work": work.name},
+            gate=lambda staged: quality.gate(
+                staged, root, partition, settings, report=work / "quality.json", accept=accept
+            ),
         )
     )
     shutil.rmtree(work, ignore_errors=True)
@@ -784,9 +793,14 @@ def _run_row(stage: str, night: Mapping[str, Any], chunks: Sequence[Path], setti
 
 
 def run(
-    settings: Settings, partition: str, inputs: Sequence[str], *, progress: Progress | None = None
+    settings: Settings,
+    partition: str,
+    inputs: Sequence[str],
+    *,
+    accept: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Runs the whole line over the inputs in this process, as one shard.
+    """Runs the whole line over the inputs in this process, as one shard; ``accept`` is that of ``publish``.
 
     Returns:
         What ``publish`` returns, with ``sources`` and ``unchanged`` of the plan; ``rows`` is absent where there was
@@ -809,7 +823,7 @@ def run(
                     lock.unlink(missing_ok=True)
                 raise
             if night["shards"]:
-                done = publish(night["work"], settings)
+                done = publish(night["work"], settings, accept=accept)
             lock.unlink(missing_ok=True)
     return {"partition": partition, "sources": night["sources"], "unchanged": night["unchanged"]} | done
 

@@ -1,4 +1,4 @@
-"""Whether the tables of a partition keep their contracts: read side by side, some documents at a time, with flat memory.
+"""Whether the tables of a partition keep their contracts: read side by side, some documents at a time.
 
 Within a document: types, nulls, ranges, values, keys, references and offsets. Across documents only keys can collide;
 those are looked at by their hashes, a part of the key space at a time.
@@ -143,7 +143,9 @@ class Checker:
         for table in ("quarantine", "runs"):
             self._add(table, check_file(table, paths[table]))
         runs = [block["run_id"] for block in _narrow(paths["runs"], "run_id")]
-        self.runs = pa.concat_arrays([chunk for column in runs for chunk in column.chunks] or [pa.array([], pa.string())])
+        self.runs = pa.concat_arrays(
+            [chunk for column in runs for chunk in column.chunks] or [pa.array([], pa.string())]
+        )
         for block in _narrow(paths["quarantine"], "run_id"):
             self._refer("quarantine", "run_id", block["run_id"], "runs", self.runs)
 
@@ -155,7 +157,9 @@ class Checker:
         """Checks the rows of some documents."""
         for table, block in blocks.items():
             if table == "quarantine":
-                self._refer(table, "document_id", block["document_id"], "documents", _keys(blocks, "documents", "document_id"))
+                self._refer(
+                    table, "document_id", block["document_id"], "documents", _keys(blocks, "documents", "document_id")
+                )
                 continue
             self._add(table, self.rules[table].problems(block))
             key = self.rules[table].key

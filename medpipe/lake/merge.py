@@ -62,7 +62,7 @@ def align_sorted(streams: Sequence[Iterator[pa.Table]], key: str) -> Iterator[li
 
 
 def merge_sorted(streams: Sequence[Iterator[pa.Table]], order: Sequence[str]) -> Iterator[pa.Table]:
-    """Yields the rows of all streams, sorted by the columns of ``order``; see ``align_sorted`` for the first of them."""
+    """Yields the rows of all streams, sorted by the columns of ``order``; see ``align_sorted``, by the first."""
     for parts in align_sorted(streams, order[0]):
         rows = pa.concat_tables([part for part in parts if part is not None])
         yield rows.sort_by([(name, "ascending") for name in order])

@@ -10,7 +10,7 @@ manifest names a set of files that belong together.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +52,15 @@ class PublishInput:
     keep: frozenset[str] = frozenset()  # documents of these sources whose rows stay as they are
     failed: frozenset[str] = frozenset()  # new documents that a stage could not take
     facts: Mapping[str, Any] | None = None  # goes into the manifest as it is; "sources" is joined with the earlier
+    gate: Callable[[Mapping[str, Path]], Any] | None = None  # sees the staged files; the manifest has what it returns
 
 
 def publish_partition(new: PublishInput) -> dict[str, Any]:
     """Replaces the partition's rows of the run's sources and returns the manifest.
 
     Raises:
-        MedpipeError: PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED, CONTRACT_BROKEN; the tables are then as before.
+        MedpipeError: PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED, CONTRACT_BROKEN, and what the gate raises; the
+            tables are then as before.
     """
     with partition_lock(new.warehouse, new.partition):
         _finish_renames(new.warehouse, new.partition)
@@ -66,7 +68,8 @@ def publish_partition(new: PublishInput) -> dict[str, Any]:
         try:
             with files.disk_faults(new.warehouse):
                 staged = _stage(new, staging)
-                manifest = _make_manifest(new, staged)
+                quality = {"quality": new.gate(staged)} if new.gate else {}
+                manifest = _make_manifest(new, staged, quality)
                 journal = {
                     "renames": [[str(path.relative_to(new.warehouse)), table] for table, path in staged.items()],
                     "manifest": manifest,
@@ -272,8 +275,8 @@ def fill_in(documents: pa.Table, counts: Mapping[str, tuple[pa.Array, np.ndarray
     return documents.set_column(index, documents.schema.field(index), pc.if_else(lost, "failed", documents["status"]))
 
 
-def _make_manifest(new: PublishInput, staged: Mapping[str, Path]) -> dict[str, Any]:
-    facts = dict(new.facts or {})
+def _make_manifest(new: PublishInput, staged: Mapping[str, Path], quality: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {**(new.facts or {}), **quality}
     earlier = read_manifest(new.warehouse, new.partition)
     if earlier is not None and earlier["facts"].get("fingerprint") == facts.get("fingerprint"):
         facts["sources"] = earlier["facts"]["sources"] | facts["sources"]

@@ -83,7 +83,7 @@ def count_tokens(texts: Sequence[str]) -> int:
 
 
 def _lay_out(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns of all characters, text after text with a line end behind each: code point, kind, whether a token begins."""
+    """Returns code points, kinds and where tokens begin, of all characters, text after text, a line end behind each."""
     # The line end keeps a token from going on into the next text.
     points = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     kinds = _kinds(points)
