@@ -786,18 +786,30 @@ def export_knowledge_graph(
 
 
 @app.command()
-def doctor(warehouse: WarehouseOption = None, as_json: JsonOption = False) -> None:
+def doctor(
+    warehouse: WarehouseOption = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="The GPUs alone: what, how fast, how large a batch; exit code 5: none.")
+    ] = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Tells what is installed, which device and models there are, and whether the warehouse is healthy."""
     from medpipe.report import doctor as examination
 
-    settings = load_settings(warehouse=warehouse)
-    findings = examination.examine(settings)
+    settings = load_settings(warehouse=warehouse, device=device)
+    if gpu:
+        from medpipe.gpu import examine_gpus
+
+        findings = examine_gpus(settings.device)
+    else:
+        findings = examination.examine(settings)
     if as_json:
         print(json.dumps(findings))
     else:
         from rich.console import Console
 
-        examination.print_findings(Console(), findings)
+        (examination.print_gpus if gpu else examination.print_findings)(Console(), findings)
     if findings["problems"]:
         raise typer.Exit(errors.EXIT_ENVIRONMENT)
 

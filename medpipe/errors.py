@@ -188,6 +188,11 @@ CODES: dict[str, Code] = {
         EXIT_USAGE,
     ),
     "DEVICE_UNAVAILABLE": Code("The device {device} is not available.", "Use --device auto or cpu.", EXIT_ENVIRONMENT),
+    "DEVICE_BUSY": Code(
+        "Other processes of medpipe compute on {device}.",
+        "Give each GPU one task at a time: a pool of as many slots as there are GPUs, or raise device_wait_seconds.",
+        EXIT_ENVIRONMENT,
+    ),
     "EXTRA_MISSING": Code(
         "This needs the package {package}, which is not installed.",
         "Install it with pip install 'medpipe[{extra}]'.",

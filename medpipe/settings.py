@@ -49,7 +49,10 @@ class Settings(BaseSettings):
     )
     chunk_documents: int = Field(512, gt=0, description="Documents that a stage holds at a time.")
     chunk_chars: int = Field(4_000_000, gt=0, description="Characters of text that a stage holds at a time.")
-    token_budget: int = Field(8192, gt=0, description="Padded tokens of a batch.")
+    token_budget: int | None = Field(
+        None, gt=0, description="Padded tokens of a batch; None: by the free memory of the GPU, on a CPU 8192."
+    )
+    device_wait_seconds: float = Field(600, ge=0, description="How long a task waits for a GPU that another uses.")
 
     landing: str = Field(
         "landing/{date}", description="Folder in which a night finds its sources; {date} is the partition."

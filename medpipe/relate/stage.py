@@ -186,9 +186,13 @@ class Relater:
 
         found: list[np.ndarray | None] = [np.zeros((0, len(self.types)), np.float32)] * len(texts)
         waiting = [i for i, graph in enumerate(graphs) if len(graph.pairs)]
+        halved: list[int] = []
         for documents in self.batches(waiting, rows):
-            for i, logits in zip(documents, run_halving(documents, compute, lambda _: None), strict=True):
+            for i, logits in zip(documents, run_halving(documents, compute, lambda _: None, halved), strict=True):
                 found[i] = logits
+        if halved:
+            counts["batches_halved"] = float(len(halved))
+            self.token_budget = max(1, self.token_budget // 2)
         return graphs, found, rows, counts
 
     @torch.inference_mode()

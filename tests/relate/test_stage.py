@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from medpipe.errors import MedpipeError
 from medpipe.ids import make_id
@@ -102,6 +103,35 @@ def test_rows_do_not_depend_on_the_chunk_or_its_order(relater: Relater) -> None:
     assert np.allclose([row["score"] for row in alone], [row["score"] for row in together], atol=2e-4)
     relater.token_budget = 1
     assert [row["relation_id"] for row in rows(relater, [0, 1, 2, 3, 4])] == [row["relation_id"] for row in together]
+
+
+def test_out_of_memory_halves_the_batch_and_costs_one_document(
+    relater: Relater, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = rows(relater, [0, 1, 2, 3, 4])
+    forward = type(relater.network).forward
+    sizes: list[int] = []
+
+    def too_large(self, batch, features):  # type: ignore[no-untyped-def]
+        sizes.append(int(batch.pair_document.max()) + 1)
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError
+        return forward(self, batch, features)
+
+    monkeypatch.setattr(type(relater.network), "forward", too_large)
+    output = relater.run(tables([0, 1, 2, 3, 4]), run_id="r")
+    assert output.rejects == [] and max(sizes) == 2
+    assert output.counts["batches_halved"] >= 1 and relater.token_budget == 4096
+    assert [row["relation_id"] for row in output.rows["relations"].to_pylist()] == [
+        row["relation_id"] for row in expected
+    ]
+
+    def never(self, batch, features):  # type: ignore[no-untyped-def]
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(type(relater.network), "forward", never)
+    output = relater.run(tables([0, 1]), run_id="r")
+    assert {reject.code for reject in output.rejects} == {"OUT_OF_MEMORY"} and not len(output.rows["relations"])
 
 
 def test_ids_are_hashes_of_what_a_row_means(relater: Relater) -> None:
