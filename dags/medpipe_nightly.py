@@ -17,7 +17,7 @@ from airflow.sdk import Asset, CronDataIntervalTimetable, Param, dag, get_curren
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
-from medpipe.errors import EXIT_USAGE, MedpipeError
+from medpipe.errors import EXIT_CONTRACT, EXIT_USAGE, MedpipeError
 from medpipe.settings import load_settings
 
 # What Airflow's page of the DAG shows.
@@ -31,6 +31,7 @@ Reads the sources of a day from the landing folder and writes the seven tables o
 - `landing`: folder of the sources, where `{date}` stands for the day; the setting `landing` if empty.
 - `warehouse`: where the tables lie; the setting `warehouse` if empty.
 - `profile`: of the tagger: `fast`, `standard` or `accurate`; the setting `profile` if empty.
+- `accept`: publish the partition though it is not like those before, after a run that failed with `QUALITY_HELD`.
 
 **Before the first night**: a pool `gpu` with a slot for each GPU (`airflow pools set gpu 1 "a slot a GPU"`), and
 workers on the queue `gpu`. `MEDPIPE_CPU_STAGES='["ingest"]'` sends a stage to the queue `cpu` and the default pool.
@@ -73,18 +74,34 @@ def without_note_text() -> Iterator[None]:
     """Keeps note text out of the log, into which Airflow writes an error's message and those of its causes.
 
     An error of ours names no text and passes alone; of any other the kind and the places are told, not the message,
-    which may quote a note. Wrong usage, a date that is none, say, is not tried again.
+    which may quote a note. Wrong usage, a date that is none, say, is not tried again, nor is a partition held back.
     """
     try:
         yield
     except MedpipeError as error:
-        if error.exit_code == EXIT_USAGE:
+        if error.exit_code in (EXIT_USAGE, EXIT_CONTRACT):
             raise AirflowFailException(str(error)) from None
         raise error from None
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)[1:]
         places = " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
         raise RuntimeError(f"{type(error).__name__} at {places}; please report it") from None
+
+
+def emit(stage: str, figures: dict[str, float]) -> None:
+    """Sends figures of a shard to where Airflow sends its own: StatsD or OpenTelemetry, as its section [metrics] says.
+
+    ``medpipe.<stage>.notes``, ``.rejects``, ``.batches_halved`` are counters, the others gauges of the shard done last.
+    """
+    try:
+        from airflow.sdk.observability import stats
+    except ImportError:  # before Airflow 3.2
+        from airflow.stats import Stats as stats
+    for name, value in figures.items():
+        if name in ("notes", "rejects", "batches_halved"):
+            stats.incr(f"medpipe.{stage}.{name}", int(value))
+        else:
+            stats.gauge(f"medpipe.{stage}.{name}", value)
 
 
 @dag(
@@ -105,6 +122,7 @@ def without_note_text() -> Iterator[None]:
         "profile": Param(
             None, type=["null", "string"], enum=[None, "fast", "standard", "accurate"], description="Of the tagger."
         ),
+        "accept": Param(False, type="boolean", description="Publish a partition that is not like those before."),
     },
     default_args={
         "owner": "medpipe",
@@ -146,10 +164,11 @@ def medpipe_nightly() -> None:
     def stage_task(name: str) -> Any:
         @task(task_id=name, **place(name))
         def run(shard: dict[str, Any]) -> dict[str, Any]:
-            from medpipe.pipeline import run_stage
+            from medpipe.pipeline import run_stage, stage_metrics
 
             with without_note_text():
                 counts = run_stage(name, shard["work"], shard["shard"], settings_of_run())
+                emit(name, stage_metrics(name, shard["work"], shard["shard"]))
             return {"work": shard["work"], "shard": shard["shard"], "counts": counts}
 
         return run
@@ -168,7 +187,8 @@ def medpipe_nightly() -> None:
         from medpipe import pipeline
 
         with without_note_text():
-            outcome = pipeline.publish(night["work"], settings_of_run())
+            accept = bool(get_current_context()["params"]["accept"])
+            outcome = pipeline.publish(night["work"], settings_of_run(), accept=accept)
         for asset, table in zip(ASSETS, TABLES, strict=True):
             outlet_events[asset].extra = {
                 "partition": outcome["partition"],

@@ -66,6 +66,9 @@ PatientColumn = Annotated[str | None, typer.Option("--patient-column", help="Col
 EncounterColumn = Annotated[str | None, typer.Option("--encounter-column", help="Column of the encounter's id.")]
 DateColumn = Annotated[str | None, typer.Option("--date-column", help="Column of the note's date.")]
 TypeColumn = Annotated[str | None, typer.Option("--type-column", help="Column of the note's type.")]
+AcceptOption = Annotated[
+    bool, typer.Option("--accept", help="Publish a partition that is not like those before (QUALITY_HELD).")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes, no funnel.")]
 
 
@@ -153,6 +156,7 @@ def run(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each relation rests on: its sentences, the path of attention.")
     ] = False,
+    accept: AcceptOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -184,7 +188,7 @@ def run(
     with spooled_input(paths, settings) as inputs:
         names = frozenset(source.name for source in find_sources(inputs))
         with progress_bar(console, hidden=quiet or as_json) as progress:
-            outcome = pipeline.run(settings, partition, inputs, progress=progress)
+            outcome = pipeline.run(settings, partition, inputs, accept=accept, progress=progress)
     if report is not None:
         write_notes_page(report, settings.warehouse, partition, names)
     if as_json:
@@ -316,12 +320,12 @@ def summarize(
 
 
 @app.command()
-def publish(warehouse: WarehouseOption = None, date: DateOption = None) -> None:
+def publish(warehouse: WarehouseOption = None, date: DateOption = None, accept: AcceptOption = False) -> None:
     """Merges what the four stages left in the work area into the tables, atomically."""
     from medpipe import pipeline
 
     settings = load_settings(warehouse=warehouse)
-    outcome = pipeline.publish(pipeline.find_work(settings, parse_date(date)), settings)
+    outcome = pipeline.publish(pipeline.find_work(settings, parse_date(date)), settings, accept=accept)
     print(json.dumps({"partition": outcome["partition"], "rows": outcome["rows"]}))
 
 
@@ -782,18 +786,30 @@ def export_knowledge_graph(
 
 
 @app.command()
-def doctor(warehouse: WarehouseOption = None, as_json: JsonOption = False) -> None:
+def doctor(
+    warehouse: WarehouseOption = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="The GPUs alone: what, how fast, how large a batch; exit code 5: none.")
+    ] = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Tells what is installed, which device and models there are, and whether the warehouse is healthy."""
     from medpipe.report import doctor as examination
 
-    settings = load_settings(warehouse=warehouse)
-    findings = examination.examine(settings)
+    settings = load_settings(warehouse=warehouse, device=device)
+    if gpu:
+        from medpipe.gpu import examine_gpus
+
+        findings = examine_gpus(settings.device)
+    else:
+        findings = examination.examine(settings)
     if as_json:
         print(json.dumps(findings))
     else:
         from rich.console import Console
 
-        examination.print_findings(Console(), findings)
+        (examination.print_gpus if gpu else examination.print_findings)(Console(), findings)
     if findings["problems"]:
         raise typer.Exit(errors.EXIT_ENVIRONMENT)
 

@@ -41,10 +41,12 @@ def run_halving(
     items: Sequence[Item],
     compute: Callable[[Sequence[Item]], list[Result]],
     on_failure: Callable[[Item], Result],
+    halved: list[int],
 ) -> list[Result]:
     """Runs ``compute`` on ``items``; where memory runs out, halves the batch and tries again.
 
-    A single item that does not fit alone gets ``on_failure(item)``. Results keep the order of ``items``.
+    A single item that does not fit alone gets ``on_failure(item)``. Results keep the order of ``items``. ``halved``
+    gets the size of each batch of several that did not fit, so that whoever made it makes smaller ones from then on.
     """
     import torch
 
@@ -57,8 +59,11 @@ def run_halving(
         torch.cuda.empty_cache()
     if len(items) == 1:
         return [on_failure(items[0])]
+    halved.append(len(items))
     middle = len(items) // 2
-    return run_halving(items[:middle], compute, on_failure) + run_halving(items[middle:], compute, on_failure)
+    return [
+        result for half in (items[:middle], items[middle:]) for result in run_halving(half, compute, on_failure, halved)
+    ]
 
 
 def map_batches(compute: Callable[[Item], Result], batches: Sequence[Item], device: torch.device) -> list[Result]:
@@ -95,20 +100,6 @@ def peak_memory_mb() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
-
-
-def gpu_fragmentation() -> float | None:
-    """Returns the share of the GPU memory that torch reserved at most and never had allocated; None without a GPU.
-
-    Imports no torch: where nothing else did, nothing ran on a GPU.
-    """
-    import sys
-
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return None
-    reserved = torch.cuda.max_memory_reserved()
-    return 1 - torch.cuda.max_memory_allocated() / reserved if reserved else None
 
 
 def release_memory() -> None:

@@ -131,6 +131,12 @@ CODES: dict[str, Code] = {
     "CONTRACT_BROKEN": Code(
         "{table} breaks its contract: {reason}.", "Nothing was published; see the check's report.", EXIT_CONTRACT
     ),
+    "QUALITY_HELD": Code(
+        "The partition {partition} was held back, it is not like those before: {reason}.",
+        "The tables are untouched; {report} has all of it. Mend the cause and run again, or publish it as it is: "
+        "`medpipe publish --date {partition} --accept`, or the parameter `accept` of the DAG.",
+        EXIT_CONTRACT,
+    ),
     "MODEL_CHANGED": Code(
         "The model of {stage} changed after this night was planned.",
         "Run again: a new plan is made with the new model.",
@@ -185,6 +191,11 @@ CODES: dict[str, Code] = {
         EXIT_USAGE,
     ),
     "DEVICE_UNAVAILABLE": Code("The device {device} is not available.", "Use --device auto or cpu.", EXIT_ENVIRONMENT),
+    "DEVICE_BUSY": Code(
+        "Other processes of medpipe compute on {device}.",
+        "Give each GPU one task at a time: a pool of as many slots as there are GPUs, or raise device_wait_seconds.",
+        EXIT_ENVIRONMENT,
+    ),
     "EXTRA_MISSING": Code(
         "This needs the package {package}, which is not installed.",
         "Install it with pip install 'medpipe[{extra}]'.",

@@ -25,6 +25,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -37,12 +38,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import medpipe
-from medpipe.device import gpu_fragmentation, peak_memory_mb, release_memory
+from medpipe.device import peak_memory_mb, release_memory, resolve_device
 from medpipe.errors import MedpipeError, reject_message, split_message
+from medpipe.gpu import Meter, claimed_device, find_token_budget
 from medpipe.ids import hash_file, make_id
 from medpipe.ingest.sources import Source, find_sources
 from medpipe.ingest.tables.mapping import ColumnMapping, load_mapping
-from medpipe.lake import contracts, files, warehouse
+from medpipe.lake import contracts, files, quality, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
 from medpipe.lake.reuse import FinishedNotes
 from medpipe.lake.warehouse import ORDER
@@ -317,22 +319,30 @@ def _run_stage(
     chunks = sorted(folder.glob("chunk-*"))
     sizes = {chunk: read_done(chunk, "ingest")["documents"] for chunk in chunks}
     waiting = [chunk for chunk in chunks if not (chunk / f"{stage}.json").exists()]
-    worker = None
-    if any(sizes[chunk] for chunk in waiting):
-        worker = load_stage(stage, settings)
-        if str(worker.model) != night["fingerprint"]["models"][stage]:
-            raise MedpipeError("MODEL_CHANGED", stage=stage)
-        codes = night["fingerprint"]["settings"]["codes"]
-        if stage == "tag" and identify_codes(as_paths(settings.terminology)) != codes:
-            raise MedpipeError("MODEL_CHANGED", stage="tag (its terminology)")
-    for number, chunk in enumerate(chunks, 1):
-        if chunk in waiting:
-            _run_chunk(worker, chunk, stage, run_id)
-        if progress:
-            progress(stage, sum(sizes[one] for one in chunks[:number]), sum(sizes.values()))
-    del worker
-    release_memory()
+    with ExitStack() as held:
+        worker, meter = None, Meter("none")
+        if any(sizes[chunk] for chunk in waiting):
+            device = held.enter_context(claimed_device(settings.device, settings.device_wait_seconds))
+            worker = load_stage(stage, settings.model_copy(update={"device": device}))
+            meter = held.enter_context(Meter(device))
+            _check_model(worker, stage, night, settings)
+        for number, chunk in enumerate(chunks, 1):
+            if chunk in waiting:
+                _run_chunk(worker, chunk, stage, run_id, meter)
+            if progress:
+                progress(stage, sum(sizes[one] for one in chunks[:number]), sum(sizes.values()))
+        del worker
+        release_memory()
     return _sum_counts(read_done(chunk, stage)["counts"] for chunk in chunks)
+
+
+def _check_model(worker: Stage, stage: str, night: Mapping[str, Any], settings: Settings) -> None:
+    """Raises MODEL_CHANGED where a stage is not what the night was planned with."""
+    if str(worker.model) != night["fingerprint"]["models"][stage]:
+        raise MedpipeError("MODEL_CHANGED", stage=stage)
+    codes = night["fingerprint"]["settings"]["codes"]
+    if stage == "tag" and identify_codes(as_paths(settings.terminology)) != codes:
+        raise MedpipeError("MODEL_CHANGED", stage="tag (its terminology)")
 
 
 def read_done(chunk: Path, stage: str) -> dict[str, Any]:
@@ -342,7 +352,8 @@ def read_done(chunk: Path, stage: str) -> dict[str, Any]:
 
 def load_stage(stage: str, settings: Settings) -> Stage:
     """Loads a stage with the model and device of the settings. Imports torch only here."""
-    device, budget = settings.device, settings.token_budget
+    device = settings.device
+    budget = find_token_budget(stage, resolve_device(device), settings.token_budget)
     if stage == "tag":
         from medpipe.tag.stage import Tagger
 
@@ -517,7 +528,7 @@ def _of_documents(table: pa.Table, document_ids: pa.ChunkedArray) -> pa.Table:
     return table.filter(pc.is_in(table["document_id"], document_ids.combine_chunks()))
 
 
-def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str) -> None:
+def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str, meter: Meter) -> None:
     """Runs a stage over a chunk; ``worker`` is None where no chunk has documents."""
     clock = Clock()
     tables = {name: files.read_table(chunk / f"{name}.parquet") for name in READS[stage]}
@@ -532,7 +543,8 @@ def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str) -> No
     else:
         output = run_isolated(worker, tables, run_id=run_id)
     device = str(worker.device) if worker else "none"
-    _write_output(chunk, stage, output.rows, output.rejects, output.counts, clock.lap(), run_id, device)
+    lap = clock.lap()
+    _write_output(chunk, stage, output.rows, output.rejects, output.counts, lap, run_id, device, **meter.lap())
     release_memory()
 
 
@@ -586,6 +598,8 @@ def _write_output(
     lap: Lap,
     run_id: str,
     device: str,
+    gpu_busy: float | None = None,
+    gpu_fragmentation: float | None = None,
 ) -> None:
     """Writes a stage's tables of a chunk, its rejects, and last the file that says that it is done."""
     for name, table in rows.items():
@@ -601,7 +615,8 @@ def _write_output(
         "finished_at": lap.finished_at.isoformat(),
         "seconds": lap.seconds,
         "peak_memory_mb": peak_memory_mb(),
-        "gpu_fragmentation": gpu_fragmentation(),
+        "gpu_busy": gpu_busy,
+        "gpu_fragmentation": gpu_fragmentation,
     }
     files.write_json(chunk / f"{stage}.json", done)
 
@@ -656,8 +671,13 @@ def _sum_counts(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
 # --- publish --------------------------------------------------------------------------------
 
 
-def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
+def publish(work: str | Path, settings: Settings, *, accept: bool = False) -> dict[str, Any]:
     """Merges the chunks of all shards into the partition's tables, atomically, and clears the work area.
+
+    Args:
+        work: the work area.
+        settings: those of the run.
+        accept: publish a partition that is not like those before, see ``lake.quality``.
 
     Returns:
         ``rows`` and ``schema_versions`` per table, and ``counts``, the funnel of the run. Published already, and killed
@@ -665,13 +685,13 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
 
     Raises:
         MedpipeError: WORK_MISSING where a work file is damaged or gone; PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED,
-            CONTRACT_BROKEN. The tables are then as before.
+            CONTRACT_BROKEN, QUALITY_HELD. The tables are then as before, and the work area stays.
     """
     work = Path(work)
     if not (work / "plan.json").exists() and (published := _published_outcome(work, settings)):
         return published  # this very run was published, and killed before it could say so
     try:
-        return _publish(work, read_plan(work), settings)
+        return _publish(work, read_plan(work), settings, accept)
     except files.DamagedFileError as damaged:
         if work not in damaged.path.parents:
             raise MedpipeError("WAREHOUSE_INVALID", path=damaged.path, reason="it is damaged") from None
@@ -703,7 +723,7 @@ def _is_readable(shard: Path) -> bool:
         return False
 
 
-def _publish(work: Path, night: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+def _publish(work: Path, night: Mapping[str, Any], settings: Settings, accept: bool) -> dict[str, Any]:
     chunks = sorted(work.glob("shard-*/chunk-*"))
     funnel = _sum_counts(
         files.read_json(work / f"shard-{index:05d}" / "ingest.json")["counts"] for index in range(len(night["shards"]))
@@ -719,15 +739,19 @@ def _publish(work: Path, night: Mapping[str, Any], settings: Settings) -> dict[s
     tables["runs"] = [runs]
     shard_sources = [name for shard in night["shards"] for name in shard]
     digests = {source["name"]: source["digest"] for source in night["sources"]}
+    root, partition = Path(night["warehouse"]), night["partition"]
     manifest = publish_partition(
         PublishInput(
-            warehouse=Path(night["warehouse"]),
-            partition=night["partition"],
+            warehouse=root,
+            partition=partition,
             tables=tables,
             sources=frozenset(shard_sources),
             keep=frozenset(key for path in sorted(work.glob("shard-*/keep.json")) for key in files.read_json(path)),
             failed=frozenset(key for chunk in chunks for key in failed_documents(chunk, STAGES).to_pylist()),
             facts={"fingerprint": night["fingerprint"], "sources": digests, "funnel": funnel, "work": work.name},
+            gate=lambda staged: quality.gate(
+                staged, root, partition, settings, report=work / "quality.json", accept=accept
+            ),
         )
     )
     shutil.rmtree(work, ignore_errors=True)
@@ -773,20 +797,64 @@ def _run_row(stage: str, night: Mapping[str, Any], chunks: Sequence[Path], setti
         "rejects": sum(one["rejects"] for one in done),
         "seconds": sum(one["seconds"] for one in done),
         "peak_memory_mb": max((one["peak_memory_mb"] for one in done), default=peak_memory_mb()),
+        "counts": [{"name": name, "value": float(value)} for name, value in sorted(counts.items())],
+        **_speed(done),
+    }
+
+
+def _speed(done: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Returns how well the chunks of a stage used their device; what does not apply is None."""
+    counts = _sum_counts(one["counts"] for one in done)
+    tokens, padded = counts.get("tokens"), counts.get("padded_tokens")
+    worked = sum(one["seconds"] for one in done if one["counts"].get("tokens"))
+    watched = [one for one in done if one.get("gpu_busy") is not None]
+    seconds = sum(one["seconds"] for one in watched)
+    return {
+        "tokens_per_s": tokens / worked if tokens and worked else None,
+        "useful_tokens": tokens / padded if tokens and padded else None,
+        "gpu_busy": sum(one["gpu_busy"] * one["seconds"] for one in watched) / seconds if seconds else None,
         "gpu_fragmentation": max(
             (one["gpu_fragmentation"] for one in done if one["gpu_fragmentation"] is not None), default=None
         ),
-        "counts": [{"name": name, "value": float(value)} for name, value in sorted(counts.items())],
     }
+
+
+def stage_metrics(stage: str, work: str | Path, shard: int) -> dict[str, float]:
+    """Returns the figures of a stage over a shard that a monitoring system may have; no text, no names.
+
+    ``seconds``, ``notes``, ``rejects``, ``peak_memory_mb``, ``batches_halved`` and, where they apply, ``tokens_per_s``,
+    ``useful_tokens``, ``gpu_busy``, ``gpu_fragmentation``. Nothing where the shard was published already.
+    """
+    chunks = sorted((Path(work) / f"shard-{shard:05d}").glob("chunk-*"))
+    try:
+        done = [read_done(chunk, stage) for chunk in chunks]
+        notes = sum(read_done(chunk, "ingest")["documents"] for chunk in chunks)
+    except files.DamagedFileError:  # another run of the same notes has published them meanwhile
+        return {}
+    if not done:
+        return {}
+    figures = {
+        "seconds": sum(one["seconds"] for one in done),
+        "notes": float(notes),
+        "rejects": float(sum(one["rejects"] for one in done)),
+        "peak_memory_mb": max(one["peak_memory_mb"] for one in done),
+        "batches_halved": _sum_counts(one["counts"] for one in done).get("batches_halved", 0.0),
+    }
+    return figures | {name: value for name, value in _speed(done).items() if value is not None}
 
 
 # --- the whole line -------------------------------------------------------------------------
 
 
 def run(
-    settings: Settings, partition: str, inputs: Sequence[str], *, progress: Progress | None = None
+    settings: Settings,
+    partition: str,
+    inputs: Sequence[str],
+    *,
+    accept: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Runs the whole line over the inputs in this process, as one shard.
+    """Runs the whole line over the inputs in this process, as one shard; ``accept`` is that of ``publish``.
 
     Returns:
         What ``publish`` returns, with ``sources`` and ``unchanged`` of the plan; ``rows`` is absent where there was
@@ -809,7 +877,7 @@ def run(
                     lock.unlink(missing_ok=True)
                 raise
             if night["shards"]:
-                done = publish(night["work"], settings)
+                done = publish(night["work"], settings, accept=accept)
             lock.unlink(missing_ok=True)
     return {"partition": partition, "sources": night["sources"], "unchanged": night["unchanged"]} | done
 
@@ -833,11 +901,15 @@ def summarize_encounters(settings: Settings, partition: str, out: Path) -> dict[
     ).sort_by([("encounter_id", "ascending"), ("document_id", "ascending")])
     if not len(index):
         raise MedpipeError("INPUT_EMPTY", path=f"the encounters of {partition} in {settings.warehouse}")
-    stage = load_stage("summarize", settings)
-    run_id = make_id("run", "summarize encounters", partition, str(stage.model), *index["document_id"].to_pylist())
     totals: Counter[str] = Counter(notes=len(index))
     schema = contracts.arrow_schema("summaries")
-    with files.written_aside(out) as aside, files.open_writer(aside, schema) as writer:
+    with (
+        claimed_device(settings.device, settings.device_wait_seconds) as device,
+        files.written_aside(out) as aside,
+        files.open_writer(aside, schema) as writer,
+    ):
+        stage = load_stage("summarize", settings.model_copy(update={"device": device}))
+        run_id = make_id("run", "summarize encounters", partition, str(stage.model), *index["document_id"].to_pylist())
         for ids in _whole_encounters(index, settings):
             wanted = pc.field("document_id").isin(ids)
             tables = {

@@ -49,7 +49,10 @@ class Settings(BaseSettings):
     )
     chunk_documents: int = Field(512, gt=0, description="Documents that a stage holds at a time.")
     chunk_chars: int = Field(4_000_000, gt=0, description="Characters of text that a stage holds at a time.")
-    token_budget: int = Field(8192, gt=0, description="Padded tokens of a batch.")
+    token_budget: int | None = Field(
+        None, gt=0, description="Padded tokens of a batch; None: by the free memory of the GPU, on a CPU 8192."
+    )
+    device_wait_seconds: float = Field(600, ge=0, description="How long a task waits for a GPU that another uses.")
 
     landing: str = Field(
         "landing/{date}", description="Folder in which a night finds its sources; {date} is the partition."
@@ -66,6 +69,31 @@ class Settings(BaseSettings):
     shard_bytes: int = Field(8 << 20, gt=0, description="A night is cut into no more shards than these bytes fill.")
     reuse_partitions: int = Field(
         31, ge=0, description="In how many partitions, the newest first, finished notes are looked for; 0: in none."
+    )
+    quality_gate: bool = Field(
+        True, description="Hold a partition back that is not like those before; contracts are checked anyhow."
+    )
+    quality_partitions: int = Field(14, gt=0, description="How many partitions before are compared.")
+    quality_min_partitions: int = Field(5, gt=0, description="With fewer earlier partitions, drift is not judged.")
+    quality_min_notes: int = Field(
+        200, gt=0, description="A partition of fewer notes is not judged, nor are others judged by it."
+    )
+    quality_min_mentions: int = Field(
+        200, gt=0, description="A kind of entity or relation is judged from so many of them on, expected or there."
+    )
+    quality_deviations: float = Field(
+        4.0, ge=0, description="Standard deviations of earlier partitions within which a measure is as expected."
+    )
+    quality_notes_factor: float = Field(
+        2.0, ge=1, description="How many times more notes than the largest, or fewer than the smallest, are expected."
+    )
+    quality_rate_change: float = Field(
+        0.4, ge=0, description="Change of entities or relations per 1,000 tokens that is expected, as a share."
+    )
+    quality_share_change: float = Field(0.2, ge=0, le=1, description="Change of the share of empty notes, likewise.")
+    quality_quarantine_change: float = Field(0.1, ge=0, le=1, description="Rise of the share in quarantine, likewise.")
+    quality_max_psi: float = Field(
+        0.25, ge=0, description="Population stability index of scores up to which they are as expected."
     )
     cpu_stages: tuple[Literal["ingest", "tag", "relate", "summarize"], ...] = Field(
         (), description="Stages that go to CPU workers (queue `cpu`, default pool) and not to the pool and queue `gpu`."

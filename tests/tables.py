@@ -9,6 +9,7 @@ from medpipe.lake import contracts, warehouse
 
 # Columns of runs that differ from run to run of the same input; counts of batches depend on how it was cut.
 VOLATILE = {"started_at", "finished_at", "seconds", "peak_memory_mb", "counts", "device"}
+VOLATILE |= {"tokens_per_s", "useful_tokens", "gpu_busy", "gpu_fragmentation"}
 
 
 def tables_of(root: Path, partition: str) -> dict[str, list[dict[str, Any]]]:

@@ -23,7 +23,7 @@ PROMISED = {
     "train": {"--config", "--corpora", "--out", "--resume", "--device", "--from", "--model", "--labels", "--hold", "--notes"},
     "evaluate": {"--corpus", "--model", "--labels", "--style", "--terminology", "--device", "--json", "--profile"},
     "bench": {"--notes", "--tokens", "--device", "--json", "--profile", "--peers", "--peers-python", "--corpus", "--model", "--threads", "--words"},
-    "doctor": {"--warehouse", "--json"},
+    "doctor": {"--warehouse", "--gpu", "--device", "--json"},
     "report": {"--warehouse", "--date", "--run", "--out"},
     "catalog": {"--warehouse", "--out"},
 }

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,13 @@ def read_table(path: Path) -> pa.Table:
     """
     with damage_found(path):
         return pq.read_table(path, partitioning=None, page_checksum_verification=True)
+
+
+def iter_file(path: Path, batch_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yields a Parquet file in tables of at most ``batch_rows`` rows; raises ``DamagedFileError``."""
+    with damage_found(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(batch_rows, columns=list(columns) if columns is not None else None):
+            yield pa.Table.from_batches([batch])
 
 
 def count_rows(path: Path) -> int:

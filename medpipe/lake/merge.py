@@ -31,31 +31,38 @@ class Run:
         assert self.rows is not None
         return str(self.rows[self.key][-1].as_py())
 
-    def take_below(self, bound: str | None) -> list[pa.Table]:
+    def take_below(self, bound: str | None) -> pa.Table | None:
         """Gives out the rows with keys below ``bound``, or all there are."""
         if self.rows is None or not len(self.rows):
-            return []
+            return None
         # The keys are sorted, so what is below the bound is a prefix.
         count = len(self.rows) if bound is None else pc.sum(pc.less(self.rows[self.key], bound)).as_py()
         taken, self.rows = self.rows.slice(0, count), self.rows.slice(count)
-        return [taken] if count else []
+        return taken if count else None
 
 
-def merge_sorted(streams: Sequence[Iterator[pa.Table]], order: Sequence[str]) -> Iterator[pa.Table]:
-    """Yields the rows of all streams, sorted by the columns of ``order``.
+def align_sorted(streams: Sequence[Iterator[pa.Table]], key: str) -> Iterator[list[pa.Table | None]]:
+    """Yields the rows of all streams side by side: for each stream those of one interval of keys, or ``None``.
 
-    Each stream is sorted by the first of them, and all rows of one key come out in one table. Held at a time: one
-    table a stream, and the rows of one key.
+    Each stream is sorted by ``key``, and all rows of one key come out together. Held at a time: one table a stream,
+    and the rows of one key.
     """
-    runs = [Run(stream, order[0]) for stream in streams]
+    runs = [Run(stream, key) for stream in streams]
     while True:
         reading = [run for run in runs if not run.exhausted]
         bound = min((run.last_key() for run in reading), default=None)
-        parts = [part for run in runs for part in run.take_below(bound)]
-        if parts:
-            yield pa.concat_tables(parts).sort_by([(name, "ascending") for name in order])
+        parts = [run.take_below(bound) for run in runs]
+        if any(part is not None for part in parts):
+            yield parts
         if bound is None:
             return
         for run in reading:  # what is left of it may be one key that goes on in the next table
             if run.last_key() == bound:
                 run.extend()
+
+
+def merge_sorted(streams: Sequence[Iterator[pa.Table]], order: Sequence[str]) -> Iterator[pa.Table]:
+    """Yields the rows of all streams, sorted by the columns of ``order``; see ``align_sorted``, by the first."""
+    for parts in align_sorted(streams, order[0]):
+        rows = pa.concat_tables([part for part in parts if part is not None])
+        yield rows.sort_by([(name, "ascending") for name in order])

@@ -10,7 +10,7 @@ manifest names a set of files that belong together.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ from medpipe.lake import contracts, files
 from medpipe.lake.merge import merge_sorted
 from medpipe.lake.warehouse import (
     ORDER,
-    iter_file,
     journal_path,
     manifest_path,
     partitions,
@@ -53,13 +52,15 @@ class PublishInput:
     keep: frozenset[str] = frozenset()  # documents of these sources whose rows stay as they are
     failed: frozenset[str] = frozenset()  # new documents that a stage could not take
     facts: Mapping[str, Any] | None = None  # goes into the manifest as it is; "sources" is joined with the earlier
+    gate: Callable[[Mapping[str, Path]], Any] | None = None  # sees the staged files; the manifest has what it returns
 
 
 def publish_partition(new: PublishInput) -> dict[str, Any]:
     """Replaces the partition's rows of the run's sources and returns the manifest.
 
     Raises:
-        MedpipeError: PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED, CONTRACT_BROKEN; the tables are then as before.
+        MedpipeError: PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED, CONTRACT_BROKEN, and what the gate raises; the
+            tables are then as before.
     """
     with partition_lock(new.warehouse, new.partition):
         _finish_renames(new.warehouse, new.partition)
@@ -67,7 +68,8 @@ def publish_partition(new: PublishInput) -> dict[str, Any]:
         try:
             with files.disk_faults(new.warehouse):
                 staged = _stage(new, staging)
-                manifest = _make_manifest(new, staged)
+                quality = {"quality": new.gate(staged)} if new.gate else {}
+                manifest = _make_manifest(new, staged, quality)
                 journal = {
                     "renames": [[str(path.relative_to(new.warehouse)), table] for table, path in staged.items()],
                     "manifest": manifest,
@@ -192,7 +194,7 @@ def _merged(new: PublishInput, table: str, column: str, staying: pa.Array | None
     paths = [path for path in new.tables[table] if files.count_rows(path)]
     most = MERGE_DOCUMENTS if table in ("documents", "summaries") else MERGE_ROWS
     batch_rows = max(64, most // (len(paths) + 1))
-    streams = [iter_file(path, batch_rows) for path in paths]
+    streams = [files.iter_file(path, batch_rows) for path in paths]
     published = published_path(new.warehouse, table, new.partition)
     if published.exists():
         streams.append(_old_rows(new, table, published, column, staying, batch_rows))
@@ -205,7 +207,7 @@ def _old_rows(
     if staying is None:  # rows of no document: those of the run's own sources, or of the same run, are replaced
         ids = new.sources if column == "source" else _new_keys(new, table, column)
         replaced = pa.array(sorted(ids), pa.string())
-    for written in iter_file(path, batch_rows):
+    for written in files.iter_file(path, batch_rows):
         block = contracts.upgrade(table, written)
         stays = (
             pc.is_in(block[column], staying) if staying is not None else pc.invert(pc.is_in(block[column], replaced))
@@ -249,7 +251,7 @@ def count_by_document(path: Path) -> tuple[pa.Array, np.ndarray]:
     """Returns the documents that have rows in a file sorted by ``document_id``, and how many rows each has."""
     ids: list[pa.Array] = []
     counts: list[np.ndarray] = []
-    for block in iter_file(path, 1 << 18, ["document_id"]):
+    for block in files.iter_file(path, 1 << 18, ["document_id"]):
         found = pc.value_counts(block["document_id"].combine_chunks())
         ids.append(found.field("values"))
         counts.append(found.field("counts").to_numpy(zero_copy_only=False))
@@ -273,8 +275,8 @@ def fill_in(documents: pa.Table, counts: Mapping[str, tuple[pa.Array, np.ndarray
     return documents.set_column(index, documents.schema.field(index), pc.if_else(lost, "failed", documents["status"]))
 
 
-def _make_manifest(new: PublishInput, staged: Mapping[str, Path]) -> dict[str, Any]:
-    facts = dict(new.facts or {})
+def _make_manifest(new: PublishInput, staged: Mapping[str, Path], quality: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {**(new.facts or {}), **quality}
     earlier = read_manifest(new.warehouse, new.partition)
     if earlier is not None and earlier["facts"].get("fingerprint") == facts.get("fingerprint"):
         facts["sources"] = earlier["facts"]["sources"] | facts["sources"]

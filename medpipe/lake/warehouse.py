@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from medpipe.errors import MedpipeError
 from medpipe.ids import hash_file
 from medpipe.lake import contracts, files
+from medpipe.lake.checks import check_tables
 
 PART = "part-0.parquet"
 # The order of rows within a partition; the first column is what files are merged by.
@@ -129,20 +130,13 @@ def read_partition(root: Path, partition: str, tables: Sequence[str] = contracts
         time.sleep(0.02)
 
 
-def iter_file(path: Path, batch_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yields a Parquet file in tables of at most ``batch_rows`` rows; raises ``files.DamagedFileError``."""
-    with files.damage_found(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        for batch in file.iter_batches(batch_rows, columns=list(columns) if columns is not None else None):
-            yield pa.Table.from_batches([batch])
-
-
 def iter_rows(
     root: Path, table: str, partition: str, batch_rows: int, columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
     """Yields the published rows of a partition, as the current version has them, at most ``batch_rows`` at a time."""
     path = published_path(root, table, partition)
     current = pq.read_schema(path).equals(contracts.arrow_schema(table))
-    for block in iter_file(path, batch_rows, columns if current else None):
+    for block in files.iter_file(path, batch_rows, columns if current else None):
         rows = block if current else contracts.upgrade(table, block)
         yield rows if columns is None else rows.select(list(columns))
 
@@ -190,75 +184,7 @@ def check_partition(root: Path, partition: str) -> list[Finding]:
             told["hash"],
         ):
             found.append(Finding(partition, table, "its file is not the one that the manifest names"))
-        found += [Finding(partition, table, problem) for problem in check_file(table, path)]
     if found:
         return found
-    return [*check_references(root, partition), *check_offsets(root, partition)]
-
-
-def check_file(table: str, path: Path) -> list[str]:
-    """Returns what breaks the contract within one file: types, nulls, ranges, values, keys, order.
-
-    The contract is that of the version which the file names: partitions that an earlier version made stay right.
-    """
-    actual = pq.read_schema(path)
-    version = (actual.metadata or {}).get(contracts.VERSION_KEY, b"").decode()
-    if version not in contracts.versions(table) or not actual.equals(contracts.arrow_schema(table, version)):
-        return [f"its schema is not that of version {version or contracts.current_version(table)}"]
-    problems = []
-    data = files.read_table(path)
-    for column in contracts.properties(table, version):
-        name = column["name"]
-        values = data[name]
-        if column.get("required") and values.null_count:
-            problems.append(f"{name} holds {values.null_count} nulls")
-        if column.get("primaryKey") and pc.count_distinct(values).as_py() != len(values):
-            problems.append(f"{name} is not unique")
-        limits = column.get("logicalTypeOptions", {})
-        low, high = limits.get("minimum"), limits.get("maximum")
-        if low is not None and pc.any(pc.less(values, low)).as_py():
-            problems.append(f"{name} is below {low}")
-        if high is not None and pc.any(pc.greater(values, high)).as_py():
-            problems.append(f"{name} is above {high}")
-        for rule in column.get("quality", ()):
-            allowed = pa.array(rule["arguments"]["validValues"], pa.string())
-            if not pc.all(pc.is_in(values.drop_null(), allowed), min_count=0).as_py():  # nulls are judged above
-                problems.append(f"{name} holds a value that the contract does not name")
-    keys = data[ORDER[table][0]]
-    if len(keys) > 1 and not pc.all(pc.less_equal(keys.slice(0, len(keys) - 1), keys.slice(1))).as_py():
-        problems.append(f"it is not sorted by {ORDER[table][0]}")
-    return problems
-
-
-def check_references(root: Path, partition: str) -> list[Finding]:
-    """Returns the references that lead nowhere."""
-    found = []
-    for table in contracts.TABLES:
-        for column in contracts.properties(table):
-            for relationship in column.get("relationships", ()):
-                other, _, key = relationship["to"].partition(".")
-                values = read_table(root, table, partition=partition, columns=[column["name"]])[
-                    column["name"]
-                ].drop_null()
-                keys = read_table(root, other, partition=partition, columns=[key])[key].combine_chunks()
-                lost = len(values) - (pc.sum(pc.is_in(values, keys)).as_py() or 0)
-                if lost:
-                    found.append(
-                        Finding(partition, table, f"{lost} values of {column['name']} lead to no row of {other}")
-                    )
-    return found
-
-
-def check_offsets(root: Path, partition: str) -> list[Finding]:
-    """Returns a finding where ``text[start:end]`` of a note is not the text of its entity."""
-    wrong = 0
-    for batch in iter_rows(root, "documents", partition, 512, ["document_id", "text"]):
-        texts = dict(zip(batch["document_id"].to_pylist(), batch["text"].to_pylist(), strict=True))
-        wanted = pc.field("document_id").isin(list(texts))
-        columns = ["document_id", "start", "end", "text"]
-        rows = read_table(root, "entities", partition=partition, columns=columns, filters=wanted).to_pydict()
-        wrong += sum(
-            texts[document][start:end] != text
-            for document, start, end, text in zip(*(rows[name] for name in columns), strict=True)
-        )
-    return [Finding(partition, "entities", f"{wrong} texts are not what stands at their offsets")] if wrong else []
+    paths = {table: published_path(root, table, partition) for table in contracts.TABLES}
+    return [Finding(partition, table, problem) for table, problem in check_tables(paths)]

@@ -192,8 +192,10 @@ class Relater:
             logits[~batch.allowed] = -np.inf
             return [logits[a:b] for a, b in pairwise(limits)]
 
+        halved: list[int] = []
+
         def run(documents: Sequence[int]) -> list[np.ndarray | None]:
-            return run_halving(documents, compute, lambda _: None)
+            return run_halving(documents, compute, lambda _: None, halved)
 
         found: list[np.ndarray | None] = [np.zeros((0, len(self.types)), np.float32)] * len(texts)
         batches = self.batches([i for i, graph in enumerate(graphs) if len(graph.pairs)], rows)
@@ -205,6 +207,9 @@ class Relater:
             "padded_tokens": float(sum(padded for _, padded in sizes)),
             "candidates_cut": float(sum(graph.pairs_cut for graph in graphs)),
         }
+        if halved:
+            counts["batches_halved"] = float(len(halved))
+            self.token_budget = max(1, self.token_budget // 2)
         return graphs, found, rows, counts
 
     @torch.inference_mode()

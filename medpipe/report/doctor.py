@@ -111,6 +111,29 @@ def print_findings(console: Console, findings: dict[str, Any]) -> None:
     if lake.get("unfinished_runs"):
         table.add_row("", f"{lake['unfinished_runs']} unfinished runs: run the same command again to go on")
     console.print(table)
+    _print_problems(console, findings)
+
+
+def print_gpus(console: Console, findings: dict[str, Any]) -> None:
+    """Prints what ``gpu.examine_gpus`` found, problems last."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_row("torch", f"{findings['torch']}, built for CUDA {findings['cuda'] or 'none'}")
+    table.add_row("driver", f"CUDA {findings['driver_cuda']}" if findings["driver_cuda"] else "none")
+    for gpu in findings["gpus"]:
+        table.add_row(gpu["device"], f"{gpu['name']}, compute capability {gpu['compute_capability']}")
+        table.add_row("", f"bfloat16 (--profile fast): {'yes' if gpu['bfloat16'] else 'no'}")
+        table.add_row("", f"{gpu['free_mb']:,} of {gpu['memory_mb']:,} MiB free")
+        budgets = ", ".join(f"{stage} {tokens:,}" for stage, tokens in gpu["token_budget"].items())
+        table.add_row("", f"tokens of a batch: {budgets}")
+        if "matmul_tflops" in gpu:
+            table.add_row(
+                "", f"matrix product {gpu['matmul_tflops']} TFLOP/s, LSTM {gpu['lstm_tokens_per_s']:,} tokens/s"
+            )
+    console.print(table)
+    _print_problems(console, findings)
+
+
+def _print_problems(console: Console, findings: dict[str, Any]) -> None:
     for problem in findings["problems"]:
         console.print(f"problem: {problem}", style="bold red", markup=False)
     if not findings["problems"]:

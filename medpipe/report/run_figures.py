@@ -8,7 +8,6 @@ chance is stable, too: without any drift the index is about chi-square over ``1/
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from medpipe.errors import CODES, MedpipeError
 from medpipe.lake import warehouse
+from medpipe.lake.quality import chance_bound, stability_terms
 from medpipe.records import ASSERTIONS, LABELS
 from medpipe.settings import STAGES
 from medpipe.weights import CONFIG_FILE, MODELS, WEIGHTS_FILE, identify
@@ -293,26 +293,6 @@ def drift(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
             "most": most, "before": shares[0], "now": shares[1],
         })  # fmt: skip
     return sorted(found, key=lambda one: -one["index"])
-
-
-def stability_terms(current: Mapping[str, int], before: Mapping[str, int]) -> dict[str, float]:
-    """Returns each bin's part of the population stability index; half a count is added to every bin (Jeffreys)."""
-    bins = sorted({*current, *before})
-    n, m = sum(current.values()) + len(bins) / 2, sum(before.values()) + len(bins) / 2
-    shares = {bin: ((current.get(bin, 0) + 0.5) / n, (before.get(bin, 0) + 0.5) / m) for bin in bins}
-    return {bin: (p - q) * math.log(p / q) for bin, (p, q) in shares.items()}
-
-
-def chance_bound(bins: int, n: int, m: int) -> float:
-    """Returns the index that 19 of 20 partitions stay below without drift: ``(1/n + 1/m) chi2(0.95; bins - 1)``.
-
-    The quantile is that of Wilson and Hilferty (1931), within 1 % from three degrees of freedom on.
-    """
-    freedom = bins - 1
-    if freedom < 1:
-        return 0.0
-    spread = 2 / (9 * freedom)
-    return (1 / n + 1 / m) * freedom * (1 - spread + 1.6449 * math.sqrt(spread)) ** 3
 
 
 # --- scores and models ----------------------------------------------------------------------

@@ -121,7 +121,8 @@ class Summarizer:
         return self._run(read_encounters(tables), tables["documents"], run_id)
 
     def _run(self, notes: Sequence[Note], documents: pa.Table, run_id: str) -> StageOutput:
-        outcomes = self.summarize([note.source for note in notes])
+        halved: list[int] = []
+        outcomes = self.summarize([note.source for note in notes], halved)
         rejects, made = [], []
         for note, outcome in zip(notes, outcomes, strict=True):
             if isinstance(outcome, Outcome):
@@ -140,6 +141,8 @@ class Summarizer:
             "sentences_repaired": float(sum(outcome.repaired for _, outcome in made)),
             "sentences_dropped": float(sum(outcome.dropped for _, outcome in made)),
         }
+        if halved:
+            counts["batches_halved"] = float(len(halved))
         return StageOutput({"summaries": self._rows(made, run_id)}, rejects, counts)
 
     def _rows(self, made: Sequence[tuple[Note, Outcome]], run_id: str) -> pa.Table:
@@ -187,8 +190,12 @@ class Summarizer:
 
     # --- notes --------------------------------------------------------------------------------
 
-    def summarize(self, sources: Sequence[Source]) -> list[Outcome | Failure]:
-        """Returns the summary of every note, in their order; a note that fails alone gives a ``Failure``."""
+    def summarize(self, sources: Sequence[Source], halved: list[int] | None = None) -> list[Outcome | Failure]:
+        """Returns the summary of every note, in their order; a note that fails alone gives a ``Failure``.
+
+        ``halved`` gets the sizes of batches that did not fit in memory; from then on they are half as large.
+        """
+        halved = [] if halved is None else halved
         results: list[Outcome | Failure] = [EMPTY] * len(sources)
         worded = [index for index, source in enumerate(sources) if source.eligible.any()]
         for batch in _batches([len(sources[index].tokens) for index in worded], self.token_budget):
@@ -197,9 +204,12 @@ class Summarizer:
                 [sources[index] for index in chosen],
                 self._summarize_batch,
                 lambda _: Failure("OUT_OF_MEMORY", "memory"),
+                halved,
             )
             for index, outcome in zip(chosen, done, strict=True):
                 results[index] = outcome
+        if halved:
+            self.token_budget = max(1, self.token_budget // 2)
         return results
 
     def _summarize_batch(self, sources: Sequence[Source]) -> list[Outcome | Failure]:

@@ -155,6 +155,8 @@ class Tagger:
             style=self.style,
             reduced=self.reduced,
         )
+        if counts.get("batches_halved"):
+            self.token_budget = max(1, self.token_budget // 2)
         spans, gaps = split_gaps(to_characters(spans, rows), len(self.labels))
         score = calibrate(spans.score, *self.calibration[spans.label].T)
         return Spans(spans.text, spans.start, spans.end, spans.label, score), gaps, rows, failed, counts
@@ -260,6 +262,7 @@ def find_spans(
     )
     failed: set[int] = set()
     cells: list[int] = []
+    halved: list[int] = []
 
     def encode(part: range) -> Chains:
         """Returns the chains of some rows, a place in ``order`` each."""
@@ -286,7 +289,7 @@ def find_spans(
         return no_entities(device)
 
     def run(batch: Sequence[int]) -> list[Found]:
-        return run_halving(batch, compute, give_up)
+        return run_halving(batch, compute, give_up, halved)
 
     ends = np.cumsum([0, *map(len, batches)]).tolist()
     places, logs = collect(
@@ -300,7 +303,10 @@ def find_spans(
     if failed:
         kept = ~np.isin(spans.text, list(failed))
         spans = spans.take(kept)
-    return spans, sorted(failed), {"tokens": float(rows.length.sum()), "padded_tokens": float(sum(cells))}
+    counts = {"tokens": float(rows.length.sum()), "padded_tokens": float(sum(cells))}
+    if halved:
+        counts["batches_halved"] = float(len(halved))
+    return spans, sorted(failed), counts
 
 
 def to_characters(spans: Spans, rows: Rows) -> Spans:

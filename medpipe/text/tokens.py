@@ -53,12 +53,7 @@ def tokenize_all(texts: Sequence[str]) -> tuple[list[Tokens], list[str], np.ndar
         all texts, one behind the other, the number of their word, shape: (tokens,), int64.
     """
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    # A line end behind every text, so that no token goes on into the next one.
-    points = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    kinds = _kinds(points)
-    # A token begins where the kind changes, and with every character that is a token of its own.
-    begins = np.ones(len(points), dtype=bool)
-    begins[1:] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == OTHER)
+    points, kinds, begins = _lay_out(texts)
     limits = np.append(np.flatnonzero(begins), len(points))
     visible = kinds[limits[:-1]] != SPACE
     starts, ends = limits[:-1][visible], limits[1:][visible]
@@ -79,6 +74,23 @@ def tokenize_all(texts: Sequence[str]) -> tuple[list[Tokens], list[str], np.ndar
     encoding = "utf-32-le" if wide else "ascii"
     words = [word.decode(encoding, "surrogatepass") for word in column.dictionary.to_pylist()]
     return tokens, words, column.indices.to_numpy().astype(np.int64)
+
+
+def count_tokens(texts: Sequence[str]) -> int:
+    """Returns how many tokens some texts have together."""
+    _, kinds, begins = _lay_out(texts)
+    return int(np.count_nonzero(begins & (kinds != SPACE)))
+
+
+def _lay_out(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns code points, kinds and where tokens begin, of all characters, text after text, a line end behind each."""
+    # The line end keeps a token from going on into the next text.
+    points = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    kinds = _kinds(points)
+    # A token begins where the kind changes, and with every character that is a token of its own.
+    begins = np.ones(len(points), dtype=bool)
+    begins[1:] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == OTHER)
+    return points, kinds, begins
 
 
 def _kinds(points: np.ndarray) -> np.ndarray:

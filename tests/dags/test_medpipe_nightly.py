@@ -83,7 +83,7 @@ def test_the_dag_is_whole_and_thin(home: Path) -> None:
     assert seen["heavy"] == [] and seen["seconds"] < 2, "parsing the DAG must stay light"
     assert seen["timetable"] == "CronDataIntervalTimetable"
     assert seen["max_active_runs"] == 1 and seen["tags"] == ["medpipe"] and seen["doc"]
-    assert seen["params"] == ["landing", "partition", "profile", "warehouse"]
+    assert seen["params"] == ["accept", "landing", "partition", "profile", "warehouse"]
     tasks = seen["tasks"]
     assert set(tasks) == {"plan", "list_shards", *(f"process.{stage}" for stage in STAGES), "publish"}
     for task in tasks.values():

@@ -79,6 +79,7 @@ def rows_of(source: str, notes: int, *, model: str = "tagger@1", entities: int =
             "code_version": "0", "model_name": None, "weights_hash": None,
             "schema_versions": [{"table": "documents", "version": "1.0.0"}], "device": "cpu", "rows_in": 1, "rows_out": 1,
             "rejects": 0, "seconds": 1.5, "peak_memory_mb": 10.0, "gpu_fragmentation": None,
+            "gpu_busy": None, "tokens_per_s": 3.0, "useful_tokens": 0.75,
             "counts": [{"name": "tokens", "value": 3.0}],
         })  # fmt: skip
     return tables

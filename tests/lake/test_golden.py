@@ -18,7 +18,7 @@ import polars
 import pyarrow.parquet as pq
 import pytest
 
-from medpipe.lake import contracts, files, warehouse
+from medpipe.lake import checks, contracts, files, warehouse
 from tests.lake.invented import PARTITION, as_table, rows_of
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -46,7 +46,7 @@ def test_golden_file_is_read_as_it_was_written(table: str, version: str) -> None
 @pytest.mark.parametrize(("table", "version"), RELEASED)
 def test_golden_file_reads_as_the_version_of_today(table: str, version: str, tmp_path: Path) -> None:
     path = GOLDEN / f"{table}-{version}.parquet"
-    assert not warehouse.check_file(table, path)
+    assert not checks.check_file(table, path)
     upgraded = contracts.upgrade(table, files.read_table(path))
     assert upgraded.schema.equals(contracts.arrow_schema(table))
     number = contracts.version_numbers(version)[0]

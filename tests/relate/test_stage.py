@@ -118,6 +118,35 @@ def test_rows_do_not_depend_on_the_threads(relater: Relater, threads: int) -> No
         torch.set_num_threads(before)
 
 
+def test_out_of_memory_halves_the_batch_and_costs_one_document(
+    relater: Relater, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = rows(relater, [0, 1, 2, 3, 4])
+    forward = type(relater.network).forward
+    sizes: list[int] = []
+
+    def too_large(self, batch, features):  # type: ignore[no-untyped-def]
+        sizes.append(int(batch.pair_document.max()) + 1)
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError
+        return forward(self, batch, features)
+
+    monkeypatch.setattr(type(relater.network), "forward", too_large)
+    output = relater.run(tables([0, 1, 2, 3, 4]), run_id="r")
+    assert output.rejects == [] and max(sizes) == 2
+    assert output.counts["batches_halved"] >= 1 and relater.token_budget == 4096
+    assert [row["relation_id"] for row in output.rows["relations"].to_pylist()] == [
+        row["relation_id"] for row in expected
+    ]
+
+    def never(self, batch, features):  # type: ignore[no-untyped-def]
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(type(relater.network), "forward", never)
+    output = relater.run(tables([0, 1]), run_id="r")
+    assert {reject.code for reject in output.rejects} == {"OUT_OF_MEMORY"} and not len(output.rows["relations"])
+
+
 def test_ids_are_hashes_of_what_a_row_means(relater: Relater) -> None:
     found = rows(relater, [0, 3])
     for row in found:

@@ -106,6 +106,7 @@ def partition_rows(day: str, notes: int, *, drifted: bool = False, seed: int = 3
             "model_name": None if stage == "ingest" else f"{stage}-model", "weights_hash": None if stage == "ingest" else "0" * 32,
             "schema_versions": [], "device": "cpu", "rows_in": notes, "rows_out": len(rows[written[stage]]),
             "rejects": 3 if stage == "ingest" else 0, "seconds": seconds[stage], "peak_memory_mb": 700.0, "gpu_fragmentation": None,
+            "gpu_busy": None, "tokens_per_s": None, "useful_tokens": None,
             "counts": [{"name": name, "value": value} for name, value in counts.items()],
         })  # fmt: skip
     return rows

@@ -206,6 +206,7 @@ def test_out_of_memory_halves_the_batch(stage: Summarizer, note: str, monkeypatc
     monkeypatch.setattr(Summarizer, "select", select)
     output = stage.run(make_tables(["Fever.", note, "HUGE " + note]), run_id="r")
     assert [reject.code for reject in output.rejects] == ["OUT_OF_MEMORY"]
+    assert output.counts["batches_halved"] == 2
     assert output.rows["summaries"]["text"].to_pylist() == expected
     assert isinstance(Failure("OUT_OF_MEMORY", "memory"), Failure)
 

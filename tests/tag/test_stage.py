@@ -292,12 +292,13 @@ def test_out_of_memory_costs_one_document(folder, entities, monkeypatch):
     network_forward = TaggerNetwork.forward
 
     def forward(self, vectors, lengths, style):
-        if vectors.shape[1] > 100:
+        if vectors.shape[1] > 100 or len(vectors) > 8:
             raise torch.OutOfMemoryError
         return network_forward(self, vectors, lengths, style)
 
     monkeypatch.setattr(TaggerNetwork, "forward", forward)
     output = tagger.run(make_tables(encodable(NOTES)), run_id="r")
+    assert output.counts["batches_halved"] >= 2 and tagger.token_budget == 4096, "the next chunk has smaller batches"
     assert [(reject.code, reject.stage, reject.document_id) for reject in output.rejects] == [
         ("OUT_OF_MEMORY", "tag", "long")
     ]
