@@ -325,6 +325,51 @@ def publish(warehouse: WarehouseOption = None, date: DateOption = None) -> None:
     print(json.dumps({"partition": outcome["partition"], "rows": outcome["rows"]}))
 
 
+@app.command()
+def maintain(
+    warehouse: WarehouseOption = None,
+    action: Annotated[
+        list[str] | None,
+        typer.Option("--action", help="work, compact, reprocess or quarantine; repeatable; all if not given."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    work_days: Annotated[
+        float | None, typer.Option(min=0, help="Remove work areas that nobody touched for so many days.")
+    ] = None,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, help="Do so many partitions again at most, the newest first.")
+    ] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(min=1, help="Do not try a document again that was refused so many times.")
+    ] = None,
+    device: DeviceOption = None,
+    profile: ProfileOption = None,
+    terminology: TerminologyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Clears old work areas and left-overs, does again what older models made, tries quarantined records again.
+
+    What `medpipe run` was told of models, profile, terminology and mapping must be told here, too: in medpipe.toml, say.
+    """
+    from medpipe import maintain as maintenance
+
+    for one in action or ():
+        check_choice("--action", one, maintenance.ACTIONS)
+    settings = load_settings(
+        warehouse=warehouse, work_days=work_days, maintenance_partitions=partitions, max_attempts=max_attempts,
+        device=device, profile=profile, terminology=as_files(terminology),
+    )  # fmt: skip
+    outcome = maintenance.maintain(
+        settings,
+        action or maintenance.ACTIONS,
+        dry_run=dry_run,
+        report=(lambda line: None) if as_json else (lambda line: print(line, file=sys.stderr, flush=True)),
+    )
+    print(json.dumps(outcome) if as_json else json.dumps(outcome, indent=1))
+    if any(counts.get("failed") for counts in outcome.values()):
+        raise typer.Exit(errors.EXIT_ENVIRONMENT)
+
+
 def run_shards(stage: str, work: str, number: int | None, settings: Settings) -> dict[str, float]:
     """Runs a stage over one shard (numbered from 1) or over all, and returns the sum of its counts."""
     from collections import Counter
