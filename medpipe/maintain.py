@@ -357,6 +357,19 @@ def _is_lifted(code: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     return before.get("code") != now["code"] or any(old.get(name) != new.get(name) for name in READING)
 
 
+def find_again(settings: Settings, actions: Collection[str] = ACTIONS) -> list[Again]:
+    """Returns what ``reprocess`` and ``quarantine`` would do, each partition once, as many as a maintenance may do.
+
+    For doing partitions side by side: what changes a partition twice is left for the next time.
+    """
+    found = find_stale(settings) if "reprocess" in actions else []
+    found += find_retries(settings)[0] if "quarantine" in actions else []
+    first: dict[str, Again] = {}
+    for again in found:
+        first.setdefault(again.partition, again)
+    return list(first.values())[: settings.maintenance_partitions]
+
+
 # --- doing it -------------------------------------------------------------------------------
 
 

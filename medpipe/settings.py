@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     alert_url: str | None = Field(
         None,
         pattern=r"^https?://",
-        description="Where a failed or late run is told of: JSON with a `text`, as Slack, Mattermost and Teams take it.",
+        description="Where a failed or late run is told of: JSON with a `text`, as Slack and Mattermost take it.",
     )
 
     maintenance_cron: str | None = Field("0 13 * * 0", description="When maintenance runs (UTC); none: by hand only.")
