@@ -329,6 +329,54 @@ def publish(warehouse: WarehouseOption = None, date: DateOption = None, accept: 
     print(json.dumps({"partition": outcome["partition"], "rows": outcome["rows"]}))
 
 
+@app.command()
+def maintain(
+    warehouse: WarehouseOption = None,
+    action: Annotated[
+        list[str] | None,
+        typer.Option("--action", help="work, compact, reprocess or quarantine; repeatable; all if not given."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    landing: Annotated[
+        str | None, typer.Option(help="Where sources lie, of which records were quarantined; {date}: the partition.")
+    ] = None,
+    work_days: Annotated[
+        float | None, typer.Option(min=0, help="Remove work areas that nobody touched for so many days.")
+    ] = None,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, help="Do so many partitions again at most, the newest first.")
+    ] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(min=1, help="Do not try a document again that was refused so many times.")
+    ] = None,
+    device: DeviceOption = None,
+    profile: ProfileOption = None,
+    terminology: TerminologyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Clears old work areas and left-overs, does again what older models made, tries quarantined records again.
+
+    What `medpipe run` was told of models, profile, terminology and mapping must be told here, too (medpipe.toml).
+    """
+    from medpipe import maintain as maintenance
+
+    for one in action or ():
+        check_choice("--action", one, maintenance.ACTIONS)
+    settings = load_settings(
+        warehouse=warehouse, landing=landing, device=device, profile=profile, terminology=as_files(terminology),
+        work_days=work_days, maintenance_partitions=partitions, max_attempts=max_attempts,
+    )  # fmt: skip
+    outcome = maintenance.maintain(
+        settings,
+        action or maintenance.ACTIONS,
+        dry_run=dry_run,
+        report=(lambda line: None) if as_json else (lambda line: print(line, file=sys.stderr, flush=True)),
+    )
+    print(json.dumps(outcome) if as_json else json.dumps(outcome, indent=1))
+    if any(counts.get("failed") for counts in outcome.values()):
+        raise typer.Exit(errors.EXIT_ENVIRONMENT)
+
+
 def run_shards(stage: str, work: str, number: int | None, settings: Settings) -> dict[str, float]:
     """Runs a stage over one shard (numbered from 1) or over all, and returns the sum of its counts."""
     from collections import Counter
@@ -404,6 +452,48 @@ def train(
                 raise MedpipeError("SETTING_INVALID", name=name, reason=reason)
         figures = import_module(f"medpipe.learn.{model_kind}").train(load_config(str(config)), **common)
     print(json.dumps(figures, indent=1, default=str))
+
+
+@app.command()
+def retrain(
+    corrections: Annotated[
+        Path | None, typer.Option("--from", help="Corrected notes: a BRAT folder, or JSON lines.")
+    ] = None,
+    hold: Annotated[list[Path] | None, typer.Option(help="Held-out data of the old labels; repeatable.")] = None,
+    registry: Annotated[Path | None, typer.Option(help="Where model versions lie (default: models).")] = None,
+    labels: Annotated[Path | None, typer.Option(help="TOML map from the corrections' types to the labels.")] = None,
+    notes: Annotated[Path | None, typer.Option(help="A warehouse of notes to replay.")] = None,
+    config: Annotated[str | None, typer.Option(help="Config with a table `continual`.")] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Continues the tagger of a registry on corrections; the new version is in use only if it is better, else exit 4.
+
+    What the DAG medpipe_retrain does. The registry's version in use is REGISTRY/tagger/current.
+    """
+    from medpipe.learn import registry as versions
+    from medpipe.learn.config import load_config
+
+    settings = load_settings(
+        corrections=corrections, hold=tuple(hold) if hold else None, registry=registry, device=device
+    )
+    if settings.corrections is None:
+        raise MedpipeError("SETTING_INVALID", name="--from", reason="it is needed")
+    planned = versions.plan_round(
+        settings.registry, settings.corrections, model=settings.tagger, labels=labels, hold=settings.hold, config=config
+    )
+    if planned is None:
+        print("medpipe: the corrections are those of the last round; there is nothing to learn", file=sys.stderr)
+        return
+    figures = versions.train_round(
+        planned, settings.corrections, labels=labels, hold=settings.hold, notes=notes,
+        config=load_config(config) if config else None, device=settings.device,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    versions.finish_round(planned, figures)
+    print(json.dumps(figures, indent=1))
+    if not figures["promoted"]:
+        path = Path(planned.folder) / f"{planned.version}.candidate"
+        raise MedpipeError("PROMOTION_REFUSED", reason=figures["reason"], path=path)
 
 
 @app.command()

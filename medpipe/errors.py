@@ -159,6 +159,11 @@ CODES: dict[str, Code] = {
     "PARTITION_BUSY": Code(
         "Another run is publishing the partition {partition}.", "Wait for it to end and run again.", EXIT_ENVIRONMENT
     ),
+    "PARTITION_CHANGED": Code(
+        "The partition {partition} was published anew while its notes were done again.",
+        "Nothing to do: the tables are right, and the next maintenance looks at them again.",
+        EXIT_ENVIRONMENT,
+    ),
     "WORK_BUSY": Code(
         "Another run works on the same notes of the partition {partition}.",
         "Wait for it to end and run again; what it has done is not done twice.",

@@ -24,7 +24,7 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -46,6 +46,7 @@ from medpipe.ingest.sources import Source, find_sources
 from medpipe.ingest.tables.mapping import ColumnMapping, load_mapping
 from medpipe.lake import contracts, files, quality, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
+from medpipe.lake.reread import reread_chunks
 from medpipe.lake.reuse import FinishedNotes
 from medpipe.lake.warehouse import ORDER
 from medpipe.records import ModelId, Reject, StageOutput
@@ -92,12 +93,15 @@ def plan_night(settings: Settings, partition: str) -> dict[str, Any]:
     return plan(settings, partition, [settings.landing.replace("{date}", partition)], shards=settings.shards)
 
 
-def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: int = 1) -> dict[str, Any]:
+def plan(
+    settings: Settings, partition: str, inputs: Sequence[str], *, shards: int = 1, only: Collection[str] | None = None
+) -> dict[str, Any]:
     """Lists the sources, leaves out what the partition holds already, and cuts the rest into shards.
 
     A source whose bytes the partition holds already, made by the same code, models and schemas, is not read again,
     unless another source is new or changed and may hold what this one refers to, or refer to what this one holds.
-    A run that was killed finds its plan again and goes on with it.
+    A run that was killed finds its plan again and goes on with it. ``only`` names the sources to read, of those that
+    are new or changed: the records of theirs that were quarantined are tried again (``medpipe.maintain``).
 
     Returns:
         ``partition``, ``work`` (path of the work area), ``sources``, ``unchanged`` (counts) and ``shards``, a list of
@@ -121,13 +125,11 @@ def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: i
     if changed and done:
         open_ends = _sources_with_open_ends(root, partition)
         changed = [source for source in sources if source in changed or source["name"] in open_ends]
-    digest = make_id(
-        "work",
-        partition,
-        json.dumps(fingerprint, sort_keys=True),
-        *sorted(f"{s['name']}\0{s['digest']}" for s in sources),
+    if only is not None:
+        changed = [source for source in changed if source["name"] in only]
+    work = work_area(
+        root, partition, fingerprint, *source_keys(sources), *(f"only {name}" for name in sorted(only or ()))
     )
-    work = root / "_work" / f"dt={partition}" / digest
     summary = {
         "partition": partition,
         "work": str(work),
@@ -153,14 +155,30 @@ def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: i
             "sources": sources,
             "shards": [[source["name"] for source in shard] for shard in cut_shards(changed, count)],
         }
+        if only is not None:
+            night["attempted"] = list(STAGES)
     files.write_json(work / "plan.json", night)
-    by_name = {source["name"]: source for source in night["sources"]}
-    return summary | {
-        "shards": [
-            {"index": index, "sources": len(names), "bytes": sum(by_name[name]["bytes"] for name in names)}
-            for index, names in enumerate(night["shards"])
-        ]
-    }
+    return summary | {"shards": describe_shards(night)}
+
+
+def work_area(root: Path, partition: str, fingerprint: Mapping[str, Any], *inputs: str) -> Path:
+    """Returns the work area of a run: the same for the same inputs, code, models and settings."""
+    digest = make_id("work", partition, json.dumps(fingerprint, sort_keys=True), *inputs)
+    return root / "_work" / f"dt={partition}" / digest
+
+
+def source_keys(sources: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns what tells sources apart: their names and contents."""
+    return sorted(f"{source['name']}\0{source['digest']}" for source in sources)
+
+
+def describe_shards(night: Mapping[str, Any]) -> list[dict[str, int]]:
+    """Returns what is told of each shard of a plan: ``index``, ``sources``, ``bytes``."""
+    sizes = {source["name"]: source["bytes"] for source in night["sources"]}
+    return [
+        {"index": index, "sources": len(names), "bytes": sum(sizes[name] for name in names)}
+        for index, names in enumerate(night["shards"])
+    ]
 
 
 def cut_shards(sources: Sequence[dict[str, Any]], count: int) -> list[list[dict[str, Any]]]:
@@ -239,7 +257,8 @@ def _sources_done(root: Path, partition: str, fingerprint: dict[str, Any]) -> di
     manifest = warehouse.read_manifest(root, partition)
     if manifest is None or manifest["facts"]["fingerprint"] != fingerprint:
         return {}
-    return dict(manifest["facts"]["sources"])
+    # No digest: made of the text in the tables, not read as it would be read now (``medpipe.maintain``).
+    return {name: digest for name, digest in manifest["facts"]["sources"].items() if digest}
 
 
 def _sources_with_open_ends(root: Path, partition: str) -> set[str]:
@@ -376,36 +395,23 @@ def load_stage(stage: str, settings: Settings) -> Stage:
 
 def make_run_id(stage: str, night: Mapping[str, Any]) -> str:
     """Returns the id of a stage's run over a partition: the same for the same input, code and models."""
-    inputs = sorted(f"{source['name']}\0{source['digest']}" for source in night["sources"])
+    inputs = source_keys(night["sources"])
+    if "base" in night:  # from the tables, as they were: other rows than those that reading these sources gave
+        inputs.append(night["base"])
     return make_id("run", stage, night["partition"], json.dumps(night["fingerprint"], sort_keys=True), *inputs)
 
 
 def _ingest_shard(
     folder: Path, night: Mapping[str, Any], shard: int, settings: Settings, run_id: str, progress: Progress | None
 ) -> dict[str, float]:
-    from medpipe.ingest.inputs import Inputs
-    from medpipe.ingest.stage import read_chunks
-
     done = folder / "ingest.json"
     if done.exists():
         return dict(files.read_json(done)["counts"])
     shutil.rmtree(folder, ignore_errors=True)  # half an ingest: reading again is cheaper than finding the place
-    by_name = {source["name"]: Source(Path(source["path"]), source["name"]) for source in night["sources"]}
     known = _published_ids(night) if night["reuse"] else None
     totals: Counter[str] = Counter()
     kept: list[str] = []
-    outputs = read_chunks(
-        [by_name[name] for name in night["shards"][shard]],
-        format=settings.format,
-        max_note_chars=settings.max_note_chars,
-        max_file_bytes=settings.max_file_bytes,
-        inputs=Inputs(list(by_name.values())),
-        mapping=table_mapping(settings),
-        languages=settings.languages,
-        chunk_documents=settings.chunk_documents,
-        chunk_chars=settings.chunk_chars,
-        run_id=run_id,
-    )
+    outputs = _read_shard(night, shard, settings, run_id)
     finished = FinishedNotes(
         Path(night["warehouse"]),
         night["fingerprint"],
@@ -435,11 +441,37 @@ def _ingest_shard(
                 index += 1
         if progress:
             progress("ingest", int(totals["documents"]), 0)
-    _check_unchanged(night, shard)
+    if "base" not in night:
+        _check_unchanged(night, shard)
     totals["unchanged"] = len(kept)
     files.write_json(folder / "keep.json", kept)
     files.write_json(done, {"counts": totals})
     return dict(totals)
+
+
+def _read_shard(night: Mapping[str, Any], shard: int, settings: Settings, run_id: str) -> Iterator[StageOutput]:
+    """Yields the notes of a shard in chunks: from its sources, or from the tables where the plan says so."""
+    from medpipe.ingest.inputs import Inputs
+    from medpipe.ingest.stage import read_chunks
+
+    common: dict[str, Any] = {
+        "languages": settings.languages,
+        "chunk_documents": settings.chunk_documents,
+        "chunk_chars": settings.chunk_chars,
+        "run_id": run_id,
+    }
+    if "base" in night:
+        return reread_chunks(Path(night["warehouse"]), night["partition"], night["shards"][shard], **common)
+    by_name = {source["name"]: Source(Path(source["path"]), source["name"]) for source in night["sources"]}
+    return read_chunks(
+        [by_name[name] for name in night["shards"][shard]],
+        format=settings.format,
+        max_note_chars=settings.max_note_chars,
+        max_file_bytes=settings.max_file_bytes,
+        inputs=Inputs(list(by_name.values())),
+        mapping=table_mapping(settings),
+        **common,
+    )
 
 
 def _check_unchanged(night: Mapping[str, Any], shard: int) -> None:
@@ -684,14 +716,19 @@ def publish(work: str | Path, settings: Settings, *, accept: bool = False) -> di
         before it could say so, it returns the same but the counts of new rows.
 
     Raises:
-        MedpipeError: WORK_MISSING where a work file is damaged or gone; PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED,
-            CONTRACT_BROKEN, QUALITY_HELD. The tables are then as before, and the work area stays.
+        MedpipeError: WORK_MISSING where a work file is damaged or gone; PARTITION_CHANGED where the notes came from the
+            tables and those were published anew since; PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED, CONTRACT_BROKEN,
+            QUALITY_HELD. The tables are then as before; but for PARTITION_CHANGED the work area stays.
     """
     work = Path(work)
     if not (work / "plan.json").exists() and (published := _published_outcome(work, settings)):
         return published  # this very run was published, and killed before it could say so
     try:
         return _publish(work, read_plan(work), settings, accept)
+    except MedpipeError as error:
+        if error.code == "PARTITION_CHANGED":  # nobody will ever go on with this plan
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     except files.DamagedFileError as damaged:
         if work not in damaged.path.parents:
             raise MedpipeError("WAREHOUSE_INVALID", path=damaged.path, reason="it is damaged") from None
@@ -724,6 +761,11 @@ def _is_readable(shard: Path) -> bool:
 
 
 def _publish(work: Path, night: Mapping[str, Any], settings: Settings, accept: bool) -> dict[str, Any]:
+    if "base" in night:
+        recover(Path(night["warehouse"]), night["partition"])
+        if published := _published_outcome(work, settings):  # it was this run that changed the tables
+            shutil.rmtree(work, ignore_errors=True)
+            return published
     chunks = sorted(work.glob("shard-*/chunk-*"))
     funnel = _sum_counts(
         files.read_json(work / f"shard-{index:05d}" / "ingest.json")["counts"] for index in range(len(night["shards"]))
@@ -734,6 +776,8 @@ def _publish(work: Path, night: Mapping[str, Any], settings: Settings, accept: b
     tables["quarantine"] = [chunk / f"quarantine.{stage}.parquet" for chunk in chunks for stage in STAGES]
     new_rows = {WRITES[stage]: sum(read_done(chunk, stage)["rows"] for chunk in chunks) for stage in WRITES}
     new_rows["quarantined"] = sum(files.count_rows(path) for path in tables["quarantine"])
+    if "attempted" in night:
+        _count_attempts(night, tables["quarantine"])
     runs = work / "runs.parquet"
     files.write_table(runs, _runs_table(night, chunks, settings))
     tables["runs"] = [runs]
@@ -752,10 +796,28 @@ def _publish(work: Path, night: Mapping[str, Any], settings: Settings, accept: b
             gate=lambda staged: quality.gate(
                 staged, root, partition, settings, report=work / "quality.json", accept=accept
             ),
+            base=night.get("base"),
         )
     )
     shutil.rmtree(work, ignore_errors=True)
     return _outcome(manifest, new_rows)
+
+
+def _count_attempts(night: Mapping[str, Any], paths: Iterable[Path]) -> None:
+    """Writes into rejects that the published tables hold already how often they were tried; once, whenever called."""
+    published = warehouse.read_table(
+        Path(night["warehouse"]), "quarantine", partition=night["partition"], columns=["record_id", "stage", "attempt"]
+    )
+    tried = pc.is_in(published["stage"], pa.array(night["attempted"], pa.string())).cast(pa.int32())
+    attempts = pc.add(published["attempt"], tried)
+    for path in paths:
+        if not files.count_rows(path):
+            continue
+        rows = files.read_table(path)
+        place = pc.index_in(rows["record_id"], published["record_id"].combine_chunks())
+        index = rows.schema.get_field_index("attempt")
+        counted = pc.fill_null(attempts.take(place), 1).cast(pa.int32())
+        files.write_table(path, rows.set_column(index, rows.schema.field(index), counted))
 
 
 def _outcome(manifest: Mapping[str, Any], new_rows: Mapping[str, int]) -> dict[str, Any]:

@@ -98,6 +98,31 @@ class Settings(BaseSettings):
     cpu_stages: tuple[Literal["ingest", "tag", "relate", "summarize"], ...] = Field(
         (), description="Stages that go to CPU workers (queue `cpu`, default pool) and not to the pool and queue `gpu`."
     )
+    nightly_cron: str = Field("0 2 * * *", description="When a night begins (UTC); it works on the day before.")
+    nightly_deadline_hours: float = Field(
+        6.0, gt=0, description="A night that is not done so long after it was queued is told of."
+    )
+    alert_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Where a failed or late run is told of: JSON with a `text`, as Slack and Mattermost take it.",
+    )
+
+    maintenance_cron: str | None = Field("0 13 * * 0", description="When maintenance runs (UTC); none: by hand only.")
+    work_days: float = Field(
+        7.0, ge=0, description="Work areas and temporary files that nobody touched for so many days are removed."
+    )
+    maintenance_partitions: int = Field(
+        7, gt=0, le=365, description="How many partitions a maintenance does again at most, the newest first."
+    )
+    max_attempts: int = Field(3, gt=0, description="A document that a stage refused so many times is not tried again.")
+
+    corrections: Path | None = Field(None, description="Corrected notes that `medpipe_retrain` learns from.")
+    hold: tuple[Path, ...] = Field(
+        (), description="Held-out data of the old labels that a retrained model must not lose."
+    )
+    registry: Path = Field(Path("models"), description="Where retrained models lie, a folder a version, and `current`.")
+    retrain_cron: str | None = Field(None, description="When corrections are learned from (UTC); none: by hand only.")
 
     @classmethod
     def settings_customise_sources(

@@ -31,7 +31,7 @@ def find_model(name_or_folder: str | Path) -> Path:
     """
     for folder in (MODELS / str(name_or_folder), Path(name_or_folder)):
         if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
-            return folder
+            return folder.resolve() if folder.is_symlink() else folder  # a registry's `current` may move on
     raise MedpipeError("MODEL_NOT_FOUND", path=name_or_folder)
 
 

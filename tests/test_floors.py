@@ -9,12 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "medpipe"
 FLOORS = [
-    {"errors", "ids", "records", "settings", "partition", "device", "gpu", "weights", "__init__"},
+    {"errors", "ids", "records", "settings", "partition", "alerts", "device", "gpu", "weights", "__init__"},
     {"text", "lake"},
     {"ingest", "tag", "relate", "summarize"},
-    {"pipeline"},
+    {"pipeline", "maintain"},
     {"learn", "evaluate", "export", "report", "api"},
-    {"cli"},
+    {"cli", "orchestrate"},
 ]
 STAGES = FLOORS[2]
 # What a stage must not know, besides the other stages.

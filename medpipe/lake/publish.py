@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from medpipe.errors import MedpipeError
-from medpipe.ids import hash_file
+from medpipe.ids import hash_file, make_id
 from medpipe.lake import contracts, files
 from medpipe.lake.merge import merge_sorted
 from medpipe.lake.warehouse import (
@@ -53,17 +53,20 @@ class PublishInput:
     failed: frozenset[str] = frozenset()  # new documents that a stage could not take
     facts: Mapping[str, Any] | None = None  # goes into the manifest as it is; "sources" is joined with the earlier
     gate: Callable[[Mapping[str, Path]], Any] | None = None  # sees the staged files; the manifest has what it returns
+    base: str | None = None  # ``identify_tables`` of the tables that the rows were made of, where they were
 
 
 def publish_partition(new: PublishInput) -> dict[str, Any]:
     """Replaces the partition's rows of the run's sources and returns the manifest.
 
     Raises:
-        MedpipeError: PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED, CONTRACT_BROKEN, and what the gate raises; the
-            tables are then as before.
+        MedpipeError: PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED, CONTRACT_BROKEN, PARTITION_CHANGED where the tables
+            are not those of ``base``, and what the gate raises; the tables are then as before.
     """
     with partition_lock(new.warehouse, new.partition):
         _finish_renames(new.warehouse, new.partition)
+        if new.base is not None and identify_tables(read_manifest(new.warehouse, new.partition)) != new.base:
+            raise MedpipeError("PARTITION_CHANGED", partition=new.partition)
         staging = _staging(new.warehouse, new.partition)
         try:
             with files.disk_faults(new.warehouse):
@@ -81,6 +84,12 @@ def publish_partition(new: PublishInput) -> dict[str, Any]:
             raise
         _finish_renames(new.warehouse, new.partition)
     return manifest
+
+
+def identify_tables(manifest: Mapping[str, Any] | None) -> str:
+    """Returns an id of what a manifest names: the same for the same files."""
+    tables = manifest["tables"] if manifest else {}
+    return make_id("tables", *(f"{name} {tables[name]['hash']}" for name in sorted(tables)))
 
 
 def migrate(root: Path) -> list[str]:
@@ -280,6 +289,9 @@ def _make_manifest(new: PublishInput, staged: Mapping[str, Path], quality: Mappi
     earlier = read_manifest(new.warehouse, new.partition)
     if earlier is not None and earlier["facts"].get("fingerprint") == facts.get("fingerprint"):
         facts["sources"] = earlier["facts"]["sources"] | facts["sources"]
+    facts["earlier"] = _earlier_facts(earlier["facts"] if earlier else {}, facts, new.sources)
+    if not facts["earlier"]:
+        del facts["earlier"]
     tables = {
         table: {
             "path": str(table_path(new.warehouse, table, new.partition).relative_to(new.warehouse)),
@@ -291,3 +303,13 @@ def _make_manifest(new: PublishInput, staged: Mapping[str, Path], quality: Mappi
         for table, path in staged.items()
     }
     return {"partition": new.partition, "tables": tables, "facts": facts}
+
+
+def _earlier_facts(old: Mapping[str, Any], new: Mapping[str, Any], replaced: frozenset[str]) -> list[dict[str, Any]]:
+    """Returns which of the sources that stay were made otherwise than the new manifest says, and how."""
+    made = [*old.get("earlier", ())]
+    if "fingerprint" in old and old["fingerprint"] != new.get("fingerprint"):
+        made.append({"fingerprint": old["fingerprint"], "sources": old.get("sources", {})})
+    gone = replaced | frozenset(new.get("sources", {}))
+    left = [one | {"sources": {name: key for name, key in one["sources"].items() if name not in gone}} for one in made]
+    return [one for one in left if one["sources"]]
