@@ -21,7 +21,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,8 +38,8 @@ import pyarrow.compute as pc
 import medpipe
 from medpipe.device import gpu_fragmentation, peak_memory_mb, release_memory
 from medpipe.errors import MedpipeError, reject_message, split_message
-from medpipe.ids import hash_file, make_id
-from medpipe.ingest.sources import Source, find_sources
+from medpipe.ids import make_id
+from medpipe.ingest.sources import Source, fetched, find_sources
 from medpipe.ingest.tables.mapping import ColumnMapping, load_mapping
 from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
@@ -48,6 +47,7 @@ from medpipe.lake.reuse import FinishedNotes
 from medpipe.lake.warehouse import ORDER
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.settings import STAGES, Settings
+from medpipe.storage import as_location
 from medpipe.tag.codes import Coder, identify_codes
 from medpipe.tag.profiles import identify_tagger
 from medpipe.tag.terminology import as_paths, find_icd10cm
@@ -134,7 +134,7 @@ def plan(settings: Settings, partition: str, inputs: Sequence[str], *, shards: i
     }
     if not changed:
         # Left by a kill between the manifest and the clean-up.
-        shutil.rmtree(work, ignore_errors=True)
+        files.remove_tree(work)
         work.with_suffix(".lock").unlink(missing_ok=True)
         return summary | {"shards": []}
     if (earlier := _read_earlier_plan(work)) is not None:
@@ -221,13 +221,13 @@ def _read_earlier_plan(work: Path) -> dict[str, Any] | None:
     try:
         return read_plan(work)
     except MedpipeError:
-        shutil.rmtree(work, ignore_errors=True)
+        files.remove_tree(work)
         return None
 
 
 def _measure(source: Source) -> tuple[int, str]:
     try:
-        return source.path.stat().st_size, hash_file(str(source.path))
+        return source.path.stat().st_size, files.digest_of(source.path)
     except OSError as error:
         raise MedpipeError("INPUT_UNREADABLE", path=source.path, reason=error.strerror) from error
 
@@ -269,10 +269,11 @@ def read_plan(work: str | Path) -> dict[str, Any]:
     Raises:
         MedpipeError: WORK_MISSING where there is none, or none that can be read.
     """
+    place = as_location(work)
     try:
-        return dict(files.read_json(Path(work) / "plan.json"))
+        return dict(files.read_json(place / "plan.json"))
     except files.DamagedFileError as error:
-        raise MedpipeError("WORK_MISSING", partition=_partition_of(Path(work)), reason="it has no plan") from error
+        raise MedpipeError("WORK_MISSING", partition=_partition_of(place), reason="it has no plan") from error
 
 
 def _partition_of(work: Path) -> str:
@@ -291,7 +292,7 @@ def run_stage(
         MedpipeError: MODEL_CHANGED where the settings name another model than the plan was made with, and what the
             stage raises about its device, its model or the disk. A bad document raises nothing: it goes to quarantine.
     """
-    work = Path(work)
+    work = as_location(work)
     if not (work / "plan.json").exists() and _published_outcome(work, settings):
         return {}  # another run of the same notes was faster
     night = read_plan(work)
@@ -301,7 +302,7 @@ def run_stage(
             return _run_stage(stage, night, folder, shard, settings, progress)
         except files.DamagedFileError as damaged:
             log.warning("%s of shard %d is damaged or gone: the shard is done again", damaged, shard)
-        shutil.rmtree(folder, ignore_errors=True)
+        files.remove_tree(folder)
         for earlier in STAGES[: STAGES.index(stage)]:
             _run_stage(earlier, night, folder, shard, settings, progress)
         return _run_stage(stage, night, folder, shard, settings, progress)
@@ -372,31 +373,16 @@ def make_run_id(stage: str, night: Mapping[str, Any]) -> str:
 def _ingest_shard(
     folder: Path, night: Mapping[str, Any], shard: int, settings: Settings, run_id: str, progress: Progress | None
 ) -> dict[str, float]:
-    from medpipe.ingest.inputs import Inputs
-    from medpipe.ingest.stage import read_chunks
-
     done = folder / "ingest.json"
     if done.exists():
         return dict(files.read_json(done)["counts"])
-    shutil.rmtree(folder, ignore_errors=True)  # half an ingest: reading again is cheaper than finding the place
-    by_name = {source["name"]: Source(Path(source["path"]), source["name"]) for source in night["sources"]}
+    files.remove_tree(folder)  # half an ingest: reading again is cheaper than finding the place
     known = _published_ids(night) if night["reuse"] else None
     totals: Counter[str] = Counter()
     kept: list[str] = []
-    outputs = read_chunks(
-        [by_name[name] for name in night["shards"][shard]],
-        format=settings.format,
-        max_note_chars=settings.max_note_chars,
-        max_file_bytes=settings.max_file_bytes,
-        inputs=Inputs(list(by_name.values())),
-        mapping=table_mapping(settings),
-        languages=settings.languages,
-        chunk_documents=settings.chunk_documents,
-        chunk_chars=settings.chunk_chars,
-        run_id=run_id,
-    )
+    outputs = _read_shard(night, shard, settings, run_id)
     finished = FinishedNotes(
-        Path(night["warehouse"]),
+        as_location(night["warehouse"]),
         night["fingerprint"],
         stage_models(settings),
         {one: make_run_id(one, night) for one in STAGES},
@@ -431,13 +417,35 @@ def _ingest_shard(
     return dict(totals)
 
 
+def _read_shard(night: Mapping[str, Any], shard: int, settings: Settings, run_id: str) -> Iterator[StageOutput]:
+    """Reads a shard's sources; those of a store lie on local scratch meanwhile."""
+    from medpipe.ingest.inputs import Inputs
+    from medpipe.ingest.stage import read_chunks
+
+    by_name = {source["name"]: Source(as_location(source["path"]), source["name"]) for source in night["sources"]}
+    with fetched([by_name[name] for name in night["shards"][shard]]) as sources:
+        by_name |= {source.name: source for source in sources}
+        yield from read_chunks(
+            sources,
+            format=settings.format,
+            max_note_chars=settings.max_note_chars,
+            max_file_bytes=settings.max_file_bytes,
+            inputs=Inputs(list(by_name.values())),
+            mapping=table_mapping(settings),
+            languages=settings.languages,
+            chunk_documents=settings.chunk_documents,
+            chunk_chars=settings.chunk_chars,
+            run_id=run_id,
+        )
+
+
 def _check_unchanged(night: Mapping[str, Any], shard: int) -> None:
     """Raises SOURCE_CHANGED where a source is not, after it was read, what it was when the night was planned."""
     planned = {source["name"]: source for source in night["sources"]}
     for name in night["shards"][shard]:
         source = planned[name]
         try:
-            digest = hash_file(source["path"])
+            digest = files.digest_of(as_location(source["path"]))
         except OSError:
             digest = ""
         if digest != source["digest"]:
@@ -504,7 +512,7 @@ def _write_reused(
 def _published_ids(night: Mapping[str, Any]) -> pa.Array:
     """Returns the ids of the notes of changed sources that the partition holds and that no stage refused."""
     table = warehouse.read_table(
-        Path(night["warehouse"]),
+        as_location(night["warehouse"]),
         "documents",
         partition=night["partition"],
         columns=["document_id"],
@@ -667,7 +675,7 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
         MedpipeError: WORK_MISSING where a work file is damaged or gone; PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED,
             CONTRACT_BROKEN. The tables are then as before.
     """
-    work = Path(work)
+    work = as_location(work)
     if not (work / "plan.json").exists() and (published := _published_outcome(work, settings)):
         return published  # this very run was published, and killed before it could say so
     try:
@@ -678,7 +686,7 @@ def publish(work: str | Path, settings: Settings) -> dict[str, Any]:
         # ``run_stage`` does the shards again that are not complete: the next run finds them so.
         for shard in work.glob("shard-*"):
             if shard.is_dir() and not _is_readable(shard):
-                shutil.rmtree(shard, ignore_errors=True)
+                files.remove_tree(shard)
         reason = f"{damaged} is damaged or not there"
         raise MedpipeError("WORK_MISSING", partition=_partition_of(work), reason=reason) from None
 
@@ -721,7 +729,7 @@ def _publish(work: Path, night: Mapping[str, Any], settings: Settings) -> dict[s
     digests = {source["name"]: source["digest"] for source in night["sources"]}
     manifest = publish_partition(
         PublishInput(
-            warehouse=Path(night["warehouse"]),
+            warehouse=as_location(night["warehouse"]),
             partition=night["partition"],
             tables=tables,
             sources=frozenset(shard_sources),
@@ -730,7 +738,7 @@ def _publish(work: Path, night: Mapping[str, Any], settings: Settings) -> dict[s
             facts={"fingerprint": night["fingerprint"], "sources": digests, "funnel": funnel, "work": work.name},
         )
     )
-    shutil.rmtree(work, ignore_errors=True)
+    files.remove_tree(work)
     return _outcome(manifest, new_rows)
 
 
@@ -795,9 +803,9 @@ def run(
     night = plan(settings, partition, inputs)
     done: dict[str, Any] = {"counts": {}}
     if night["shards"]:
-        lock = Path(night["work"]).with_suffix(".lock")
+        lock = as_location(night["work"]).with_suffix(".lock")
         with files.locked(lock, MedpipeError("WORK_BUSY", partition=partition)) as waited:
-            if waited or not (Path(night["work"]) / "plan.json").exists():
+            if waited or not (as_location(night["work"]) / "plan.json").exists():
                 night = plan(settings, partition, inputs)  # whoever held the lock may have done it all
             try:
                 for stage in STAGES if night["shards"] else ():
@@ -805,7 +813,7 @@ def run(
                         run_stage(stage, night["work"], shard["index"], settings, progress)
             except MedpipeError as error:
                 if error.code == "SOURCE_CHANGED":  # nobody will ever go on with this plan
-                    shutil.rmtree(night["work"], ignore_errors=True)
+                    files.remove_tree(as_location(night["work"]))
                     lock.unlink(missing_ok=True)
                 raise
             if night["shards"]:

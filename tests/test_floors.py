@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "medpipe"
 FLOORS = [
-    {"errors", "ids", "records", "settings", "partition", "device", "weights", "__init__"},
+    {"errors", "ids", "records", "settings", "storage", "partition", "device", "weights", "__init__"},
     {"text", "lake"},
     {"ingest", "tag", "relate", "summarize"},
     {"pipeline"},
