@@ -50,7 +50,9 @@ ProfileOption = Annotated[
     str | None, typer.Option(help="fast (bfloat16 where the processor has it), standard or accurate (a larger model).")
 ]
 DateOption = Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; today (UTC) if not given.")]
-WarehouseOption = Annotated[Path | None, typer.Option("--warehouse", help="Where the tables lie.")]
+WarehouseOption = Annotated[
+    str | None, typer.Option("--warehouse", help="Where the tables lie: a folder, s3://…, gs://… or abfs://….")
+]
 ShardOption = Annotated[str | None, typer.Option(help="I/N: shard I of N (from 1); all if not given.")]
 TerminologyOption = Annotated[
     list[Path] | None,
@@ -133,9 +135,9 @@ def common(
 @app.command()
 def run(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns, or - for standard input.")
+        list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns, URLs, or - for standard input.")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="Where the tables go (default: medpipe-out).")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Where the tables go (default: medpipe-out).")] = None,
     date: DateOption = None,
     format: Annotated[str | None, typer.Option(help="Name of a reader; found by content if not given.")] = None,
     mapping: MappingOption = None,
@@ -265,7 +267,7 @@ def stage_command(stage: str, help_text: str) -> None:
 
 
 def run_one_stage(
-    stage: str, warehouse: Path | None, date: str | None, shard: str | None, device: str | None, **flags: Any
+    stage: str, warehouse: str | None, date: str | None, shard: str | None, device: str | None, **flags: Any
 ) -> None:
     """Runs a stage over the work area of a partition and prints its counts."""
     from medpipe import pipeline
@@ -801,7 +803,7 @@ def export_csv(out: OutFolder, warehouse: WarehouseOption = None, date: ExportDa
     print_counts({**comma_separated.export_csv(root, out, partition=partition)})
 
 
-def export_source(warehouse: Path | None, date: str | None) -> tuple[Path, str | None]:
+def export_source(warehouse: str | None, date: str | None) -> tuple[Path, str | None]:
     """Returns the warehouse and the partition that an export is made of; ``None``: all partitions."""
     return load_settings(warehouse=warehouse).warehouse, parse_date(date) if date is not None else None
 

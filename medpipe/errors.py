@@ -184,6 +184,16 @@ CODES: dict[str, Code] = {
         "Free some space and run again; the tables are untouched.",
         EXIT_ENVIRONMENT,
     ),
+    "STORE_UNREACHABLE": Code(
+        "The store of {path} does not answer ({reason}).",
+        "Check its address, the bucket and the network, and run again; the tables are whole.",
+        EXIT_ENVIRONMENT,
+    ),
+    "STORE_REFUSED": Code(
+        "The store refuses {path} to these credentials ({reason}).",
+        "See README, Storage: the environment, or a connection of Airflow; then run again.",
+        EXIT_ENVIRONMENT,
+    ),
     "PERMISSION_DENIED": Code("{path} cannot be written.", "Check the permissions.", EXIT_ENVIRONMENT),
     "PEER_FAILED": Code(
         "The tagger {name} gave no answer.",

@@ -21,7 +21,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -41,8 +40,8 @@ import medpipe
 from medpipe.device import peak_memory_mb, release_memory, resolve_device
 from medpipe.errors import MedpipeError, reject_message, split_message
 from medpipe.gpu import Meter, claimed_device, find_token_budget
-from medpipe.ids import hash_file, make_id
-from medpipe.ingest.sources import Source, find_sources
+from medpipe.ids import make_id
+from medpipe.ingest.sources import Source, fetched, find_sources
 from medpipe.ingest.tables.mapping import ColumnMapping, load_mapping
 from medpipe.lake import contracts, files, quality, warehouse
 from medpipe.lake.publish import PublishInput, publish_partition, recover
@@ -51,6 +50,7 @@ from medpipe.lake.reuse import FinishedNotes
 from medpipe.lake.warehouse import ORDER
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.settings import STAGES, Settings
+from medpipe.storage import as_location
 from medpipe.tag.codes import Coder, identify_codes
 from medpipe.tag.profiles import identify_tagger
 from medpipe.tag.terminology import as_paths, find_icd10cm
@@ -138,7 +138,7 @@ def plan(
     }
     if not changed:
         # Left by a kill between the manifest and the clean-up.
-        shutil.rmtree(work, ignore_errors=True)
+        files.remove_tree(work)
         work.with_suffix(".lock").unlink(missing_ok=True)
         return summary | {"shards": []}
     if (earlier := _read_earlier_plan(work)) is not None:
@@ -241,13 +241,13 @@ def _read_earlier_plan(work: Path) -> dict[str, Any] | None:
     try:
         return read_plan(work)
     except MedpipeError:
-        shutil.rmtree(work, ignore_errors=True)
+        files.remove_tree(work)
         return None
 
 
 def _measure(source: Source) -> tuple[int, str]:
     try:
-        return source.path.stat().st_size, hash_file(str(source.path))
+        return source.path.stat().st_size, files.digest_of(source.path)
     except OSError as error:
         raise MedpipeError("INPUT_UNREADABLE", path=source.path, reason=error.strerror) from error
 
@@ -290,10 +290,11 @@ def read_plan(work: str | Path) -> dict[str, Any]:
     Raises:
         MedpipeError: WORK_MISSING where there is none, or none that can be read.
     """
+    place = as_location(work)
     try:
-        return dict(files.read_json(Path(work) / "plan.json"))
+        return dict(files.read_json(place / "plan.json"))
     except files.DamagedFileError as error:
-        raise MedpipeError("WORK_MISSING", partition=_partition_of(Path(work)), reason="it has no plan") from error
+        raise MedpipeError("WORK_MISSING", partition=_partition_of(place), reason="it has no plan") from error
 
 
 def _partition_of(work: Path) -> str:
@@ -312,7 +313,7 @@ def run_stage(
         MedpipeError: MODEL_CHANGED where the settings name another model than the plan was made with, and what the
             stage raises about its device, its model or the disk. A bad document raises nothing: it goes to quarantine.
     """
-    work = Path(work)
+    work = as_location(work)
     if not (work / "plan.json").exists() and _published_outcome(work, settings):
         return {}  # another run of the same notes was faster
     night = read_plan(work)
@@ -322,7 +323,7 @@ def run_stage(
             return _run_stage(stage, night, folder, shard, settings, progress)
         except files.DamagedFileError as damaged:
             log.warning("%s of shard %d is damaged or gone: the shard is done again", damaged, shard)
-        shutil.rmtree(folder, ignore_errors=True)
+        files.remove_tree(folder)
         for earlier in STAGES[: STAGES.index(stage)]:
             _run_stage(earlier, night, folder, shard, settings, progress)
         return _run_stage(stage, night, folder, shard, settings, progress)
@@ -407,13 +408,13 @@ def _ingest_shard(
     done = folder / "ingest.json"
     if done.exists():
         return dict(files.read_json(done)["counts"])
-    shutil.rmtree(folder, ignore_errors=True)  # half an ingest: reading again is cheaper than finding the place
+    files.remove_tree(folder)  # half an ingest: reading again is cheaper than finding the place
     known = _published_ids(night) if night["reuse"] else None
     totals: Counter[str] = Counter()
     kept: list[str] = []
     outputs = _read_shard(night, shard, settings, run_id)
     finished = FinishedNotes(
-        Path(night["warehouse"]),
+        as_location(night["warehouse"]),
         night["fingerprint"],
         stage_models(settings),
         {one: make_run_id(one, night) for one in STAGES},
@@ -450,7 +451,10 @@ def _ingest_shard(
 
 
 def _read_shard(night: Mapping[str, Any], shard: int, settings: Settings, run_id: str) -> Iterator[StageOutput]:
-    """Yields the notes of a shard in chunks: from its sources, or from the tables where the plan says so."""
+    """Yields the notes of a shard in chunks: from its sources, or from the tables where the plan says so.
+
+    Sources in a store lie on local scratch meanwhile.
+    """
     from medpipe.ingest.inputs import Inputs
     from medpipe.ingest.stage import read_chunks
 
@@ -461,17 +465,20 @@ def _read_shard(night: Mapping[str, Any], shard: int, settings: Settings, run_id
         "run_id": run_id,
     }
     if "base" in night:
-        return reread_chunks(Path(night["warehouse"]), night["partition"], night["shards"][shard], **common)
-    by_name = {source["name"]: Source(Path(source["path"]), source["name"]) for source in night["sources"]}
-    return read_chunks(
-        [by_name[name] for name in night["shards"][shard]],
-        format=settings.format,
-        max_note_chars=settings.max_note_chars,
-        max_file_bytes=settings.max_file_bytes,
-        inputs=Inputs(list(by_name.values())),
-        mapping=table_mapping(settings),
-        **common,
-    )
+        yield from reread_chunks(as_location(night["warehouse"]), night["partition"], night["shards"][shard], **common)
+        return
+    by_name = {source["name"]: Source(as_location(source["path"]), source["name"]) for source in night["sources"]}
+    with fetched([by_name[name] for name in night["shards"][shard]]) as sources:
+        by_name |= {source.name: source for source in sources}
+        yield from read_chunks(
+            sources,
+            format=settings.format,
+            max_note_chars=settings.max_note_chars,
+            max_file_bytes=settings.max_file_bytes,
+            inputs=Inputs(list(by_name.values())),
+            mapping=table_mapping(settings),
+            **common,
+        )
 
 
 def _check_unchanged(night: Mapping[str, Any], shard: int) -> None:
@@ -480,7 +487,7 @@ def _check_unchanged(night: Mapping[str, Any], shard: int) -> None:
     for name in night["shards"][shard]:
         source = planned[name]
         try:
-            digest = hash_file(source["path"])
+            digest = files.digest_of(as_location(source["path"]))
         except OSError:
             digest = ""
         if digest != source["digest"]:
@@ -547,7 +554,7 @@ def _write_reused(
 def _published_ids(night: Mapping[str, Any]) -> pa.Array:
     """Returns the ids of the notes of changed sources that the partition holds and that no stage refused."""
     table = warehouse.read_table(
-        Path(night["warehouse"]),
+        as_location(night["warehouse"]),
         "documents",
         partition=night["partition"],
         columns=["document_id"],
@@ -720,14 +727,14 @@ def publish(work: str | Path, settings: Settings, *, accept: bool = False) -> di
             tables and those were published anew since; PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED, CONTRACT_BROKEN,
             QUALITY_HELD. The tables are then as before; but for PARTITION_CHANGED the work area stays.
     """
-    work = Path(work)
+    work = as_location(work)
     if not (work / "plan.json").exists() and (published := _published_outcome(work, settings)):
         return published  # this very run was published, and killed before it could say so
     try:
         return _publish(work, read_plan(work), settings, accept)
     except MedpipeError as error:
         if error.code == "PARTITION_CHANGED":  # nobody will ever go on with this plan
-            shutil.rmtree(work, ignore_errors=True)
+            files.remove_tree(work)
         raise
     except files.DamagedFileError as damaged:
         if work not in damaged.path.parents:
@@ -735,7 +742,7 @@ def publish(work: str | Path, settings: Settings, *, accept: bool = False) -> di
         # ``run_stage`` does the shards again that are not complete: the next run finds them so.
         for shard in work.glob("shard-*"):
             if shard.is_dir() and not _is_readable(shard):
-                shutil.rmtree(shard, ignore_errors=True)
+                files.remove_tree(shard)
         reason = f"{damaged} is damaged or not there"
         raise MedpipeError("WORK_MISSING", partition=_partition_of(work), reason=reason) from None
 
@@ -762,9 +769,9 @@ def _is_readable(shard: Path) -> bool:
 
 def _publish(work: Path, night: Mapping[str, Any], settings: Settings, accept: bool) -> dict[str, Any]:
     if "base" in night:
-        recover(Path(night["warehouse"]), night["partition"])
+        recover(as_location(night["warehouse"]), night["partition"])
         if published := _published_outcome(work, settings):  # it was this run that changed the tables
-            shutil.rmtree(work, ignore_errors=True)
+            files.remove_tree(work)
             return published
     chunks = sorted(work.glob("shard-*/chunk-*"))
     funnel = _sum_counts(
@@ -783,7 +790,7 @@ def _publish(work: Path, night: Mapping[str, Any], settings: Settings, accept: b
     tables["runs"] = [runs]
     shard_sources = [name for shard in night["shards"] for name in shard]
     digests = {source["name"]: source["digest"] for source in night["sources"]}
-    root, partition = Path(night["warehouse"]), night["partition"]
+    root, partition = as_location(night["warehouse"]), night["partition"]
     manifest = publish_partition(
         PublishInput(
             warehouse=root,
@@ -799,15 +806,15 @@ def _publish(work: Path, night: Mapping[str, Any], settings: Settings, accept: b
             base=night.get("base"),
         )
     )
-    shutil.rmtree(work, ignore_errors=True)
+    files.remove_tree(work)
     return _outcome(manifest, new_rows)
 
 
 def _count_attempts(night: Mapping[str, Any], paths: Iterable[Path]) -> None:
     """Writes into rejects that the published tables hold already how often they were tried; once, whenever called."""
-    published = warehouse.read_table(
-        Path(night["warehouse"]), "quarantine", partition=night["partition"], columns=["record_id", "stage", "attempt"]
-    )
+    columns = ["record_id", "stage", "attempt"]
+    root = as_location(night["warehouse"])
+    published = warehouse.read_table(root, "quarantine", partition=night["partition"], columns=columns)
     tried = pc.is_in(published["stage"], pa.array(night["attempted"], pa.string())).cast(pa.int32())
     attempts = pc.add(published["attempt"], tried)
     for path in paths:
@@ -887,7 +894,7 @@ def stage_metrics(stage: str, work: str | Path, shard: int) -> dict[str, float]:
     ``seconds``, ``notes``, ``rejects``, ``peak_memory_mb``, ``batches_halved`` and, where they apply, ``tokens_per_s``,
     ``useful_tokens``, ``gpu_busy``, ``gpu_fragmentation``. Nothing where the shard was published already.
     """
-    chunks = sorted((Path(work) / f"shard-{shard:05d}").glob("chunk-*"))
+    chunks = sorted((as_location(work) / f"shard-{shard:05d}").glob("chunk-*"))
     try:
         done = [read_done(chunk, stage) for chunk in chunks]
         notes = sum(read_done(chunk, "ingest")["documents"] for chunk in chunks)
@@ -925,9 +932,9 @@ def run(
     night = plan(settings, partition, inputs)
     done: dict[str, Any] = {"counts": {}}
     if night["shards"]:
-        lock = Path(night["work"]).with_suffix(".lock")
+        lock = as_location(night["work"]).with_suffix(".lock")
         with files.locked(lock, MedpipeError("WORK_BUSY", partition=partition)) as waited:
-            if waited or not (Path(night["work"]) / "plan.json").exists():
+            if waited or not (as_location(night["work"]) / "plan.json").exists():
                 night = plan(settings, partition, inputs)  # whoever held the lock may have done it all
             try:
                 for stage in STAGES if night["shards"] else ():
@@ -935,7 +942,7 @@ def run(
                         run_stage(stage, night["work"], shard["index"], settings, progress)
             except MedpipeError as error:
                 if error.code == "SOURCE_CHANGED":  # nobody will ever go on with this plan
-                    shutil.rmtree(night["work"], ignore_errors=True)
+                    files.remove_tree(as_location(night["work"]))
                     lock.unlink(missing_ok=True)
                 raise
             if night["shards"]:

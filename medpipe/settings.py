@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PlainValidator, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from medpipe.errors import MedpipeError
+from medpipe.storage import as_location
 
 PROFILES = ("fast", "standard", "accurate")
 STAGES = ("ingest", "tag", "relate", "summarize")
+
+
+# A path, or the URL of a folder in an object store.
+Location = Annotated[Path, PlainValidator(as_location)]
 
 
 class Settings(BaseSettings):
@@ -24,7 +29,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MEDPIPE_", extra="forbid", frozen=True)
 
-    warehouse: Path = Field(Path("medpipe-out"), description="Where the tables lie.")
+    warehouse: Location = Field(
+        Path("medpipe-out"), description="Where the tables lie: a folder, or s3://, gs:// or abfs:// and a folder."
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
 
     profile: Literal["fast", "standard", "accurate"] = Field(
@@ -55,7 +62,7 @@ class Settings(BaseSettings):
     device_wait_seconds: float = Field(600, ge=0, description="How long a task waits for a GPU that another uses.")
 
     landing: str = Field(
-        "landing/{date}", description="Folder in which a night finds its sources; {date} is the partition."
+        "landing/{date}", description="Folder (or URL) in which a night finds its sources; {date} is the partition."
     )
     format: str = Field("auto", description="Name of a reader, for sources that are not what they look like.")
     mapping: Path | None = Field(None, description="TOML file that says which columns of tables with notes are what.")

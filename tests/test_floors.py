@@ -9,7 +9,19 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "medpipe"
 FLOORS = [
-    {"errors", "ids", "records", "settings", "partition", "alerts", "device", "gpu", "weights", "__init__"},
+    {
+        "errors",
+        "ids",
+        "records",
+        "settings",
+        "storage",
+        "partition",
+        "alerts",
+        "device",
+        "gpu",
+        "weights",
+        "__init__",
+    },
     {"text", "lake"},
     {"ingest", "tag", "relate", "summarize"},
     {"pipeline", "maintain"},

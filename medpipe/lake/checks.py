@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from medpipe.lake import contracts, files
 from medpipe.lake.merge import align_sorted
@@ -55,7 +54,7 @@ def check_file(table: str, path: Path) -> list[str]:
 
 def schema_problem(table: str, path: Path) -> str | None:
     """Says that a file's schema is not that of the version which it names."""
-    actual = pq.read_schema(path)
+    actual = files.read_schema(path)
     version = (actual.metadata or {}).get(contracts.VERSION_KEY, b"").decode()
     if version not in contracts.versions(table) or not actual.equals(contracts.arrow_schema(table, version)):
         return f"its schema is not that of version {version or contracts.current_version(table)}"
@@ -88,7 +87,7 @@ class Rules:
     """What the contract of one file's version says of its columns."""
 
     def __init__(self, table: str, path: Path) -> None:
-        self.properties = contracts.properties(table, contracts.version_of(table, pq.read_schema(path)))
+        self.properties = contracts.properties(table, contracts.version_of(table, files.read_schema(path)))
         self.key: str = next(one["name"] for one in self.properties if one.get("primaryKey"))
         self.order = "document_id" if table in BY_DOCUMENT else self.key
         self.last: Any = None  # the highest value of ``order`` so far

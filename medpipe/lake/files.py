@@ -1,24 +1,32 @@
 """Files of ours: Parquet and JSON, written aside, synced and renamed, so that a reader sees all of a file or none.
 
-Faults of the disk become errors that a user can act on; the file that was there before stays as it was.
+Faults of the disk become errors that a user can act on; the file that was there before stays as it was. On an object
+store a file is written to local scratch and uploaded whole, which is as atomic there.
 """
 
 from __future__ import annotations
 
+import atexit
 import errno
 import fcntl
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medpipe.errors import MedpipeError
+from medpipe.ids import hash_file
+from medpipe.lake.lease import leased
+from medpipe.storage import as_store, store_faults
 
 LOCK_SECONDS = 60.0  # how long one waits for a lock
 
@@ -62,12 +70,29 @@ def damage_found(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def opened(path: Path) -> Iterator[Path | IO[bytes]]:
+    """Gives what Arrow reads: the path, or an object of a store as a stream."""
+    store = as_store(path)
+    if store is None:
+        yield path
+    else:
+        with store_faults(path), store.open() as stream:
+            yield stream
+
+
+@contextmanager
 def locked(path: Path, busy: MedpipeError) -> Iterator[bool]:
     """Holds the lock of a file; the system frees the lock of a process that is killed. Gives whether it had to wait.
 
+    On a store the lock is freed when nobody renews it (``lease``).
+
     Raises:
-        MedpipeError: ``busy`` after LOCK_SECONDS; DISK_FULL, PERMISSION_DENIED.
+        MedpipeError: ``busy`` after LOCK_SECONDS; DISK_FULL, PERMISSION_DENIED; STORE_REFUSED, STORE_UNREACHABLE.
     """
+    if (store := as_store(path)) is not None:
+        with leased(store, busy, wait=LOCK_SECONDS) as waited:
+            yield waited
+        return
     with disk_faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
@@ -88,7 +113,14 @@ def locked(path: Path, busy: MedpipeError) -> Iterator[bool]:
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Gives a path to write to; when the block ends, what was written is synced and takes the place of ``path``."""
+    """Gives a local path to write to; when the block ends, what was written takes the place of ``path``."""
+    if (store := as_store(path)) is not None:
+        with scratch() as folder:
+            aside = folder / path.name
+            with disk_faults(folder):
+                yield aside
+            store.upload(aside)
+        return
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with disk_faults(path):
@@ -99,6 +131,66 @@ def written_aside(path: Path) -> Iterator[Path]:
             sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Gives a local folder that is gone when the block ends."""
+    with disk_faults(Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(dir=_own_scratch(os.getpid())))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def _own_scratch(pid: int) -> Path:
+    """Makes this process's folder for scratch, and removes those of processes that were killed: they may hold notes.
+
+    A folder whose lock is free belongs to nobody.
+    """
+    for lock in Path(tempfile.gettempdir()).glob("medpipe-scratch-*/lock"):
+        try:
+            with lock.open("r+") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        except OSError:  # in use, another user's, or gone
+            continue
+    folder = Path(tempfile.mkdtemp(prefix="medpipe-scratch-"))
+    held = (folder / "lock.new").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    Path(held.name).rename(folder / "lock")
+    _held.append(held)  # the lock lasts as long as the process
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+_held: list[IO[str]] = []
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder and all that is in it, as far as it is there."""
+    if (store := as_store(path)) is not None:
+        store.remove_tree()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def hash_bytes_of(path: Path) -> str:
+    """Returns the hash of a file's bytes; raises FileNotFoundError."""
+    if (store := as_store(path)) is None:
+        return hash_file(str(path))
+    with scratch() as folder:
+        store.download(folder / "whole")
+        return hash_file(str(folder / "whole"))
+
+
+def digest_of(path: Path) -> str:
+    """Returns what changes when a file's content does: the hash of its bytes, or what the store calls them."""
+    store = as_store(path)
+    told = store.version() if store is not None else None
+    return told or hash_bytes_of(path)
 
 
 def sync(path: Path) -> None:
@@ -156,17 +248,29 @@ def read_table(path: Path) -> pa.Table:
         DamagedFileError: where it is none, not there, or not what was written.
     """
     with damage_found(path):
-        return pq.read_table(path, partitioning=None, page_checksum_verification=True)
+        store = as_store(path)
+        source = path if store is None else pa.BufferReader(store.read_bytes())
+        return pq.read_table(source, partitioning=None, page_checksum_verification=True)
 
 
 def iter_file(path: Path, batch_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yields a Parquet file in tables of at most ``batch_rows`` rows; raises ``DamagedFileError``."""
-    with damage_found(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with (
+        damage_found(path),
+        opened(path) as source,
+        pq.ParquetFile(source, page_checksum_verification=True) as file,
+    ):
         for batch in file.iter_batches(batch_rows, columns=list(columns) if columns is not None else None):
             yield pa.Table.from_batches([batch])
 
 
 def count_rows(path: Path) -> int:
     """Returns the number of rows of a Parquet file, from its footer; raises ``DamagedFileError``."""
-    with damage_found(path):
-        return int(pq.read_metadata(path).num_rows)
+    with damage_found(path), opened(path) as source:
+        return int(pq.read_metadata(source).num_rows)
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Returns the schema of a Parquet file."""
+    with opened(path) as source:
+        return pq.read_schema(source)

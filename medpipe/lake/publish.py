@@ -1,15 +1,14 @@
 """How rows get into a partition: all seven tables at once, or none; once, however often it is tried.
 
-The new files are written aside, on the same file system; then a journal names the renames that turn them into the
-partition; then the renames are done and the manifest is written; then the journal goes. A process that is killed
-before the journal stands has changed nothing; one that is killed later has its renames finished by whoever comes next
+The new files are written aside; then a journal says what turns them into the partition; then that is done, the
+manifest last; then the journal goes (``commit``: by renames on a disk, by copies on a store). A process that is killed
+before the journal stands has changed nothing; one that is killed later has its work finished by whoever comes next
 (``recover``), before anything else is done with the partition. So each table's file is whole at any instant, and the
 manifest names a set of files that belong together.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +22,10 @@ import pyarrow.compute as pc
 from medpipe.errors import MedpipeError
 from medpipe.ids import hash_file, make_id
 from medpipe.lake import contracts, files
+from medpipe.lake.commit import commit_of
 from medpipe.lake.merge import merge_sorted
 from medpipe.lake.warehouse import (
     ORDER,
-    journal_path,
-    manifest_path,
     partitions,
     published_path,
     read_manifest,
@@ -38,6 +36,7 @@ from medpipe.lake.warehouse import (
 # Rows held at a time over all files that are merged; less where they are many, and for long texts.
 MERGE_ROWS = 1 << 16
 MERGE_DOCUMENTS = 1 << 12
+DECISIONS = 10  # how often a publish begins anew where another one was faster
 COUNTED = {"n_sections": "sections", "n_entities": "entities", "n_relations": "relations", "n_summaries": "summaries"}
 
 
@@ -60,30 +59,29 @@ def publish_partition(new: PublishInput) -> dict[str, Any]:
     """Replaces the partition's rows of the run's sources and returns the manifest.
 
     Raises:
-        MedpipeError: PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED, CONTRACT_BROKEN, PARTITION_CHANGED where the tables
-            are not those of ``base``, and what the gate raises; the tables are then as before.
+        MedpipeError: PARTITION_BUSY, DISK_FULL, PERMISSION_DENIED, CONTRACT_BROKEN, STORE_REFUSED, STORE_UNREACHABLE,
+            PARTITION_CHANGED where the tables are not those of ``base``, and what the gate raises; the tables are then
+            as before.
     """
+    commit = commit_of(new.warehouse, new.partition)
     with partition_lock(new.warehouse, new.partition):
-        _finish_renames(new.warehouse, new.partition)
-        if new.base is not None and identify_tables(read_manifest(new.warehouse, new.partition)) != new.base:
-            raise MedpipeError("PARTITION_CHANGED", partition=new.partition)
-        staging = _staging(new.warehouse, new.partition)
-        try:
-            with files.disk_faults(new.warehouse):
-                staged = _stage(new, staging)
+        for _ in range(DECISIONS):
+            commit.settle()
+            before = read_manifest(new.warehouse, new.partition)
+            if new.base is not None and identify_tables(before) != new.base:
+                raise MedpipeError("PARTITION_CHANGED", partition=new.partition)
+            with commit.staging() as staging:
+                try:
+                    staged = _stage(new, staging)
+                except (files.DamagedFileError, OSError):
+                    if read_manifest(new.warehouse, new.partition) == before:
+                        raise
+                    continue  # what was read was replaced by one who had lost the lock
                 quality = {"quality": new.gate(staged)} if new.gate else {}
-                manifest = _make_manifest(new, staged, quality)
-                journal = {
-                    "renames": [[str(path.relative_to(new.warehouse)), table] for table, path in staged.items()],
-                    "manifest": manifest,
-                }
-                files.write_json(journal_path(new.warehouse, new.partition), journal)
-        except BaseException:
-            if not journal_path(new.warehouse, new.partition).exists():
-                shutil.rmtree(staging, ignore_errors=True)
-            raise
-        _finish_renames(new.warehouse, new.partition)
-    return manifest
+                manifest = _make_manifest(new, staged, quality, before)
+                if commit.decide(staged, manifest, before):
+                    return manifest
+    raise MedpipeError("PARTITION_BUSY", partition=new.partition)  # others who lost their lock were faster each time
 
 
 def identify_tables(manifest: Mapping[str, Any] | None) -> str:
@@ -119,14 +117,15 @@ def migrate(root: Path) -> list[str]:
 
 def recover(warehouse: Path, partition: str) -> None:
     """Finishes what a killed publish had begun; does nothing where there is nothing to finish."""
-    if journal_path(warehouse, partition).exists() or _staging(warehouse, partition).exists():
+    commit = commit_of(warehouse, partition)
+    if commit.is_pending():
         with partition_lock(warehouse, partition):
-            _finish_renames(warehouse, partition)
+            commit.settle()
 
 
 @contextmanager
 def partition_lock(warehouse: Path, partition: str) -> Iterator[None]:
-    """Lets one process at a time change a partition; the system frees the lock of one that is killed.
+    """Lets one process at a time change a partition; the lock of one that is killed is freed (``files.locked``).
 
     Raises:
         MedpipeError: PARTITION_BUSY after a minute.
@@ -136,48 +135,11 @@ def partition_lock(warehouse: Path, partition: str) -> Iterator[None]:
         yield
 
 
-def _staging(warehouse: Path, partition: str) -> Path:
-    return warehouse / "_work" / f"dt={partition}" / "publish"
-
-
-def _finish_renames(warehouse: Path, partition: str) -> None:
-    """Does the renames of a journal that were not done yet, then the manifest; clears what has no journal."""
-    path = journal_path(warehouse, partition)
-    with files.disk_faults(warehouse):
-        if path.exists():
-            journal = files.read_json(path)
-            for staged, table in journal["renames"]:
-                final = table_path(warehouse, table, partition)
-                if (warehouse / staged).exists():  # else it was renamed before the kill
-                    final.parent.mkdir(parents=True, exist_ok=True)
-                    (warehouse / staged).replace(final)
-                    files.sync(final.parent)
-            files.write_json(manifest_path(warehouse, partition), journal["manifest"])
-            _remove_earlier_majors(warehouse, partition)
-            path.unlink()
-            files.sync(path.parent)
-    shutil.rmtree(_staging(warehouse, partition), ignore_errors=True)
-
-
-def _remove_earlier_majors(warehouse: Path, partition: str) -> None:
-    """Removes the partition's files of earlier major versions: their rows are in the new files now.
-
-    Who reads a whole folder, whatever its version, must not meet them twice.
-    """
-    for table in contracts.TABLES:
-        final = table_path(warehouse, table, partition)
-        for path in (warehouse / table).glob(f"v*/dt={partition}/{final.name}"):
-            if path != final:
-                path.unlink()
-
-
 # --- the new files --------------------------------------------------------------------------
 
 
 def _stage(new: PublishInput, staging: Path) -> dict[str, Path]:
     """Writes the new file of every table aside and returns where."""
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     staying = _staying_documents(new)
     staged = {table: staging / f"{table}.parquet" for table in contracts.TABLES}
     for table in ("sections", "entities", "relations", "summaries"):
@@ -284,9 +246,10 @@ def fill_in(documents: pa.Table, counts: Mapping[str, tuple[pa.Array, np.ndarray
     return documents.set_column(index, documents.schema.field(index), pc.if_else(lost, "failed", documents["status"]))
 
 
-def _make_manifest(new: PublishInput, staged: Mapping[str, Path], quality: Mapping[str, Any]) -> dict[str, Any]:
+def _make_manifest(
+    new: PublishInput, staged: Mapping[str, Path], quality: Mapping[str, Any], earlier: Mapping[str, Any] | None
+) -> dict[str, Any]:
     facts = {**(new.facts or {}), **quality}
-    earlier = read_manifest(new.warehouse, new.partition)
     if earlier is not None and earlier["facts"].get("fingerprint") == facts.get("fingerprint"):
         facts["sources"] = earlier["facts"]["sources"] | facts["sources"]
     facts["earlier"] = _earlier_facts(earlier["facts"] if earlier else {}, facts, new.sources)

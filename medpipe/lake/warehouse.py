@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from medpipe.errors import MedpipeError
-from medpipe.ids import hash_file
 from medpipe.lake import contracts, files
 from medpipe.lake.checks import check_tables
+from medpipe.storage import as_store, store_faults
 
 PART = "part-0.parquet"
 # The order of rows within a partition; the first column is what files are merged by.
@@ -48,9 +47,17 @@ def manifest_path(root: Path, partition: str) -> Path:
     return root / "_manifests" / f"dt={partition}.json"
 
 
-def journal_path(root: Path, partition: str) -> Path:
-    """Returns where the journal of a publish lies: while it stands, files of the partition are being replaced."""
-    return root / "_manifests" / f".dt={partition}.publishing"
+def journal_path(root: Path, partition: str, number: int | None = None) -> Path:
+    """Returns where the journal of a publish lies: while it stands, files of the partition are being replaced.
+
+    On a store, journals have the number of the manifest that they lead to (``generation``).
+    """
+    return root / "_manifests" / f".dt={partition}.{'' if number is None else f'{number:09d}.'}publishing"
+
+
+def generation(manifest: Mapping[str, Any] | None) -> int:
+    """Returns how many times a partition was published; 0 also on a disk, where nobody counts."""
+    return int(manifest.get("generation", 0)) if manifest else 0
 
 
 def partitions(root: Path) -> list[str]:
@@ -65,13 +72,27 @@ def read_manifest(root: Path, partition: str) -> dict[str, Any] | None:
 
 
 def read_settled_manifest(root: Path, partition: str) -> dict[str, Any] | None:
-    """Returns the manifest of a partition whose files are not being replaced; else ``None``.
+    """Returns the manifest of a partition whose files are not being replaced; else, or if there is none, ``None``.
 
     What is read between two calls that return the same manifest is what it names, also while others publish.
     """
-    if journal_path(root, partition).exists():  # looked at first: a publish that ends later changes the manifest
-        return None
-    return read_manifest(root, partition)
+    return _look(root, partition)[1]
+
+
+def _look(root: Path, partition: str) -> tuple[bool, dict[str, Any] | None]:
+    """Returns whether a partition's files are as they will stay until the next publish, and then its manifest.
+
+    The journal is looked at first: a publish that ends after that changes the manifest.
+    """
+    if as_store(root) is None:
+        if journal_path(root, partition).exists():
+            return False, None
+        return True, read_manifest(root, partition)
+    before = read_manifest(root, partition)
+    if journal_path(root, partition, generation(before) + 1).exists():
+        return False, None
+    manifest = read_manifest(root, partition)
+    return (True, manifest) if manifest == before else (False, None)
 
 
 def read_table(
@@ -103,13 +124,17 @@ def read_table(
         rows = rows.append_column("dt", pa.repeat(pa.scalar(one, pa.string()), len(rows)))
         found.append((rows if filters is None else rows.filter(filters)).select(names))
     hive = ds.partitioning(pa.schema([("dt", pa.string())]), flavor="hive")
-    data = ds.dataset(
-        [path for one, path in paths.items() if one not in earlier],
-        schema=schema.append(pa.field("dt", pa.string())),
-        partitioning=hive,
-        format="parquet",
-    )
-    return pa.concat_tables([*found, data.to_table(columns=names, filter=filters)])
+    current = [path for one, path in paths.items() if one not in earlier]
+    store = as_store(root)
+    with store_faults(root):
+        data = ds.dataset(
+            current if store is None else [path.key for path in map(as_store, current) if path is not None],
+            schema=schema.append(pa.field("dt", pa.string())),
+            partitioning=hive,
+            format="parquet",
+            filesystem=store.fs if store is not None else None,
+        )
+        return pa.concat_tables([*found, data.to_table(columns=names, filter=filters)])
 
 
 def read_partition(root: Path, partition: str, tables: Sequence[str] = contracts.TABLES) -> dict[str, pa.Table]:
@@ -120,11 +145,16 @@ def read_partition(root: Path, partition: str, tables: Sequence[str] = contracts
     """
     deadline = time.monotonic() + files.LOCK_SECONDS
     while True:
-        manifest = read_settled_manifest(root, partition)
-        if manifest is not None or not journal_path(root, partition).exists():
-            found = {table: read_table(root, table, partition=partition) for table in tables}
-            if read_settled_manifest(root, partition) == manifest:
-                return found
+        look = _look(root, partition)
+        if look[0]:
+            try:
+                found = {table: read_table(root, table, partition=partition) for table in tables}
+            except (OSError, pa.ArrowException, files.DamagedFileError):
+                if _look(root, partition) == look:  # else it was replaced while it was read
+                    raise
+            else:
+                if _look(root, partition) == look:
+                    return found
         if time.monotonic() > deadline:
             raise MedpipeError("PARTITION_BUSY", partition=partition)
         time.sleep(0.02)
@@ -135,7 +165,7 @@ def iter_rows(
 ) -> Iterator[pa.Table]:
     """Yields the published rows of a partition, as the current version has them, at most ``batch_rows`` at a time."""
     path = published_path(root, table, partition)
-    current = pq.read_schema(path).equals(contracts.arrow_schema(table))
+    current = files.read_schema(path).equals(contracts.arrow_schema(table))
     for block in files.iter_file(path, batch_rows, columns if current else None):
         rows = block if current else contracts.upgrade(table, block)
         yield rows if columns is None else rows.select(list(columns))
@@ -178,7 +208,7 @@ def check_partition(root: Path, partition: str) -> list[Finding]:
             found.append(Finding(partition, table, "its file is missing"))
             continue
         told = manifest["tables"][table]
-        if (files.count_rows(path), path.stat().st_size, hash_file(str(path))) != (
+        if (files.count_rows(path), path.stat().st_size, files.hash_bytes_of(path)) != (
             told["rows"],
             told["bytes"],
             told["hash"],
