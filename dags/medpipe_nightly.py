@@ -30,7 +30,7 @@ Reads the sources of a day from the landing folder and writes the seven tables o
   begins; of a run by hand, the day of its logical date or, while that is not over, yesterday (UTC).
 - `landing`: folder of the sources, where `{date}` stands for the day; the setting `landing` if empty.
 - `warehouse`: where the tables lie; the setting `warehouse` if empty.
-- `profile`: of the tagger: `fast`, `standard` or `accurate`; the setting `profile` if empty.
+- `profile`: `fast`, `standard` or `accurate`; the setting `profile` if empty.
 
 **Before the first night**: a pool `gpu` with a slot for each GPU (`airflow pools set gpu 1 "a slot a GPU"`), and
 workers on the queue `gpu`. `MEDPIPE_CPU_STAGES='["ingest"]'` sends a stage to the queue `cpu` and the default pool.
@@ -103,7 +103,7 @@ def without_note_text() -> Iterator[None]:
         ),
         "warehouse": Param(None, type=["null", "string"], description="Where the tables lie."),
         "profile": Param(
-            None, type=["null", "string"], enum=[None, "fast", "standard", "accurate"], description="Of the tagger."
+            None, type=["null", "string"], enum=[None, "fast", "standard", "accurate"], description="Speed or accuracy."
         ),
     },
     default_args={
