@@ -74,7 +74,7 @@ maintenance looks at it again. **Failed**: the log names a code and what to do; 
             None, type=["null", "string"], description="Folder of the sources; {date} stands for the day."
         ),
         "profile": Param(
-            None, type=["null", "string"], enum=[None, "fast", "standard", "accurate"], description="Of the tagger."
+            None, type=["null", "string"], enum=[None, "fast", "standard", "accurate"], description="Speed or accuracy."
         ),
     },
     doc_md=GUIDE,

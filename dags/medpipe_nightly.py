@@ -49,7 +49,7 @@ the clock (setting `nightly_cron`), by hand, in a backfill, or with an event of 
   or, while that is not over, yesterday (UTC).
 - `landing`: folder of the sources, where `{date}` stands for the day; the setting `landing` if empty.
 - `warehouse`: where the tables lie; the setting `warehouse` if empty.
-- `profile`: of the tagger: `fast`, `standard` or `accurate`; the setting `profile` if empty.
+- `profile`: `fast`, `standard` or `accurate`; the setting `profile` if empty.
 - `accept`: publish the partition though it is not like those before, after a run that failed with `QUALITY_HELD`.
 
 Every other knob is a setting (`MEDPIPE_*`, `medpipe.toml`): `nightly_cron`, `nightly_deadline_hours`, `alert_url`,
@@ -81,7 +81,7 @@ done twice, and the tables stay as they were until `publish` replaces them at on
         ),
         "warehouse": Param(None, type=["null", "string"], description="Where the tables lie."),
         "profile": Param(
-            None, type=["null", "string"], enum=[None, "fast", "standard", "accurate"], description="Of the tagger."
+            None, type=["null", "string"], enum=[None, "fast", "standard", "accurate"], description="Speed or accuracy."
         ),
         "accept": Param(False, type="boolean", description="Publish a partition that is not like those before."),
     },

@@ -47,7 +47,8 @@ app.add_typer(export_app, name="export")
 
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 ProfileOption = Annotated[
-    str | None, typer.Option(help="fast (bfloat16 where the processor has it), standard or accurate (a larger model).")
+    str | None,
+    typer.Option(help="fast (tagger in bfloat16, summaries are extracts), standard or accurate (a larger tagger)."),
 ]
 DateOption = Annotated[str | None, typer.Option("--date", help="Partition, YYYY-MM-DD; today (UTC) if not given.")]
 WarehouseOption = Annotated[
@@ -228,8 +229,8 @@ def ingest(
 ) -> None:
     """Plans a partition and reads its sources into the work area (stage 1).
 
-    The plan holds what decides the rows of all stages: what --profile and --terminology name here, `medpipe tag`
-    must name too.
+    The plan holds what decides the rows of all stages: what --profile and --terminology name here, `medpipe tag` and,
+    of the profile, `medpipe summarize` must name too.
     """
     from medpipe import pipeline
 
@@ -306,6 +307,7 @@ def summarize(
     out: Annotated[
         Path | None, typer.Option(help="With --per encounter: the Parquet file, with the columns of `summaries`.")
     ] = None,
+    profile: ProfileOption = None,
 ) -> None:
     """Summarizes what was tagged and related (stage 4), or each encounter of a published day."""
     check_choice("--per", per, ("note", "encounter"))
@@ -313,11 +315,11 @@ def summarize(
         reason = "it is needed with --per encounter" if out is None else "it goes with --per encounter, without --shard"
         raise MedpipeError("SETTING_INVALID", name="--out", reason=reason)
     if out is None:
-        run_one_stage("summarize", warehouse, date, shard, device)
+        run_one_stage("summarize", warehouse, date, shard, device, profile=profile)
         return
     from medpipe import pipeline
 
-    settings = load_settings(warehouse=warehouse, device=device)
+    settings = load_settings(warehouse=warehouse, device=device, profile=profile)
     print_counts(pipeline.summarize_encounters(settings, parse_date(date), out))
 
 

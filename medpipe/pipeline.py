@@ -51,6 +51,7 @@ from medpipe.lake.warehouse import ORDER
 from medpipe.records import ModelId, Reject, StageOutput
 from medpipe.settings import STAGES, Settings
 from medpipe.storage import as_location
+from medpipe.summarize.profiles import identify_summarizer
 from medpipe.tag.codes import Coder, identify_codes
 from medpipe.tag.profiles import identify_tagger
 from medpipe.tag.terminology import as_paths, find_icd10cm
@@ -232,7 +233,7 @@ def stage_models(settings: Settings) -> dict[str, ModelId]:
     return {
         "tag": identify_tagger(settings.tagger, settings.profile),
         "relate": identify(find_model(settings.relations)),
-        "summarize": identify(find_model(settings.summarizer)),
+        "summarize": identify_summarizer(settings.summarizer, settings.profile),
     }
 
 
@@ -390,7 +391,13 @@ def load_stage(stage: str, settings: Settings) -> Stage:
         from medpipe.tag.assertion import Assertion
 
         # The assertion of the tagger reads the summaries too: what they negate is compared with the entities.
-        return Summarizer.load(settings.summarizer, device=device, token_budget=budget, engine=Assertion.load())
+        return Summarizer.load(
+            settings.summarizer,
+            device=device,
+            profile=settings.profile,
+            token_budget=budget,
+            engine=Assertion.load(),
+        )
     raise ValueError(f"no stage {stage}")
 
 

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
 
     profile: Literal["fast", "standard", "accurate"] = Field(
-        "standard", description="Of the tagger: in bfloat16, as it is, or the larger model beside it."
+        "standard", description="fast: tagger in bfloat16, summaries extracted; accurate: the larger tagger beside it."
     )
 
     tagger: str = Field("tagger", description="Name of a shipped model, or a folder.")

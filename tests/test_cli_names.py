@@ -18,7 +18,7 @@ PROMISED = {
     "ingest": {"--warehouse", "--date", "--shard", "--format", "--terminology", "--profile", *COLUMNS},
     "tag": {"--warehouse", "--date", "--shard", "--device", "--terminology", "--profile"},
     "relate": {"--warehouse", "--date", "--shard", "--device"},
-    "summarize": {"--warehouse", "--date", "--shard", "--device"},
+    "summarize": {"--warehouse", "--date", "--shard", "--device", "--profile"},
     "publish": {"--warehouse", "--date"},
     "train": {"--config", "--corpora", "--out", "--resume", "--device", "--from", "--model", "--labels", "--hold", "--notes"},
     "evaluate": {"--corpus", "--model", "--labels", "--style", "--terminology", "--device", "--json", "--profile"},

@@ -30,7 +30,7 @@ def evaluate(
     """Returns the scores of a model on a corpus, as fractions of one; ``model`` None is the shipped one."""
     module, function = EVALUATIONS[kind]
     options: dict[str, Any] = {"device": device} if kind not in ("assertion", "codes") else {}
-    if kind == "tagger":
+    if kind in ("tagger", "summarizer"):
         options["profile"] = profile
     if kind == "codes":
         options["terminology"] = terminology

@@ -34,6 +34,7 @@ def evaluate_summarizer(
     tagger: str | Path | None = "tagger",
     relations: str | Path | None = "relations",
     device: str = "auto",
+    profile: str = "standard",
     limit: int | None = None,
 ) -> dict[str, Any]:
     """Returns the scores of a summarizer on a file of pairs.
@@ -44,6 +45,7 @@ def evaluate_summarizer(
         tagger: for the entity features and the check; ``None`` leaves both out.
         relations: for the relation feature; ``None`` leaves it out.
         device: auto, cpu, cuda or cuda:N.
+        profile: of the summarizer: fast, standard or accurate.
         limit: how many pairs, from the first; ``None``: all.
 
     Returns:
@@ -59,7 +61,7 @@ def evaluate_summarizer(
     pairs = read_pairs(corpus)[:limit]
     sources = [pair.source for pair in pairs]
     tables = annotate(sources, tagger=tagger, relations=relations, device=device)
-    texts = summarize(tables, model=model, device=device)
+    texts = summarize(tables, model=model, device=device, profile=profile)
     rouge = np.array([score(pair.summary, text) for pair, text in zip(pairs, texts, strict=True)])
     means = rouge.mean(axis=0).tolist() if len(rouge) else [0.0] * len(ROUGE)
     scores: dict[str, Any] = dict(zip(ROUGE, means, strict=True))
@@ -199,12 +201,18 @@ def _of(table: pa.Table, documents: pa.Table) -> pa.Table:
     return table.filter(pc.is_in(table["document_id"], value_set=documents["document_id"].combine_chunks()))
 
 
-def summarize(tables: dict[str, pa.Table], *, model: str | Path = "summarizer", device: str = "auto") -> list[str]:
+def summarize(
+    tables: dict[str, pa.Table],
+    *,
+    model: str | Path = "summarizer",
+    device: str = "auto",
+    profile: str = "standard",
+) -> list[str]:
     """Returns the summary of every document of ``tables``, in the order of their ids; "" where there is none."""
     from medpipe.summarize.stage import Summarizer
     from medpipe.tag.assertion import Assertion
 
-    stage = Summarizer.load(model, device=device, engine=Assertion.load())
+    stage = Summarizer.load(model, device=device, profile=profile, engine=Assertion.load())
     texts = dict.fromkeys(tables["documents"]["document_id"].to_pylist(), "")
     for chunk in _chunks(tables):
         rows = stage.run(chunk, run_id=RUN_ID).rows["summaries"]

@@ -155,7 +155,7 @@ def view_summary(
     """
     tokens = summary["tokens"]
     parts = summary.get("sections") or []
-    headings = {part["start"]: part["name"] for part in parts if len(parts) > 1}
+    headings = {part["start"]: part["name"] for part in parts if {one["name"] for one in parts} != {"summary"}}
     html: list[Markup] = []
     cursor = 0
     for run in copied_runs(tokens, text, headings):

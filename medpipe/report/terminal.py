@@ -153,20 +153,44 @@ def explanation_lines(note: Note) -> Iterator[Text]:
 
 
 def summary_lines(summary: Mapping[str, Any]) -> Group:
-    """Returns the summary and the outcome of its check; generated words, not copied from the note, in italics."""
-    text = Text()
-    cursor = 0
-    for token in summary["tokens"]:
-        text.append(plain_lines(summary["text"][cursor : token["start"]]))
-        style = "italic" if token["source_start"] is None else ""
-        text.append(plain_lines(summary["text"][token["start"] : token["end"]]), style=style)
-        cursor = token["end"]
-    text.append(plain_lines(summary["text"][cursor:]))
+    """Returns the summary part by part and the outcome of its check; generated words, not copied, in italics."""
     copied = sum(token["source_start"] is not None for token in summary["tokens"])
     check = "checked" if summary["faithful"] else "NOT FAITHFUL"
     told = f"Summary ({summary['method']}, {copied}/{len(summary['tokens'])} words copied, {check}"
     told += f", {summary['n_repaired']} sentences repaired)" if summary["n_repaired"] else ")"
-    return Group(Text(told, style="bold"), Padding(text, (0, 0, 0, 2)))
+    lines: list[Any] = [Text(told, style="bold")]
+    for name, start, end in summary_parts(summary):
+        if name:
+            lines.append(Text(f"  {name}", style="bold dim"))
+        lines.append(Padding(summary_text(summary, start, end), (0, 0, 0, 4 if name else 2)))
+    return Group(*lines)
+
+
+def summary_parts(summary: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Returns the title of each part of a summary and its place in the text; one without a title where it has none."""
+    parts = summary.get("sections") or []
+    if not parts or {part["name"] for part in parts} == {"summary"}:
+        return [("", 0, len(summary["text"]))]
+    # What stands before the first part or between two belongs to the part before it, so that no word is lost.
+    limits = [0, *(part["start"] for part in parts[1:]), len(summary["text"])]
+    titles = [one_line(part["name"]).replace("_", " ").capitalize() for part in parts]
+    return list(zip(titles, limits[:-1], limits[1:], strict=True))
+
+
+def summary_text(summary: Mapping[str, Any], start: int, end: int) -> Text:
+    """Returns a piece of a summary, without blanks at its end; generated words in italics."""
+    text = Text()
+    cursor = start
+    for token in summary["tokens"]:
+        if not start <= token["start"] < end:
+            continue
+        text.append(plain_lines(summary["text"][cursor : token["start"]]))
+        style = "italic" if token["source_start"] is None else ""
+        text.append(plain_lines(summary["text"][token["start"] : token["end"]]), style=style)
+        cursor = token["end"]
+    text.append(plain_lines(summary["text"][cursor:end]))
+    text.rstrip()
+    return text
 
 
 def print_funnel(console: Console, outcome: Mapping[str, Any], warehouse: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,10 @@ from medpipe.summarize.form import is_report
 from medpipe.summarize.generate import generate
 from medpipe.summarize.network import Memory, NetworkConfig, Reading, SummaryNetwork
 from medpipe.summarize.notes import Note, find_support, read_encounters, read_notes
+from medpipe.summarize.profiles import identify_summarizer
 from medpipe.summarize.repair import DecodeConfig, Repair, Selected
 from medpipe.summarize.select import extract_order, within_budget
-from medpipe.weights import find_model, identify, load_weights, read_config
+from medpipe.weights import find_model, load_weights, read_config
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +83,11 @@ class Summarizer:
         model: str | Path = "summarizer",
         *,
         device: str = "auto",
+        profile: str = "standard",
         token_budget: int = 8192,
         engine: AssertionEngine | None = None,
     ) -> Summarizer:
-        """Loads a shipped model by name or one from a folder.
+        """Loads a shipped model by name or one from a folder; with the profile ``fast``, it only extracts.
 
         Raises:
             MedpipeError: MODEL_NOT_FOUND, MODEL_INVALID, DEVICE_UNAVAILABLE.
@@ -98,10 +100,13 @@ class Summarizer:
             network = SummaryNetwork(NetworkConfig(**config["network"]), torch.from_numpy(vocabulary.buckets))
             network.load_state_dict(load_weights(folder))
             decode = DecodeConfig(**config["decode"])
+            if profile == "fast":
+                decode = replace(decode, mode="extractive")
         except (KeyError, TypeError, RuntimeError) as error:
             raise MedpipeError("MODEL_INVALID", path=folder, reason=type(error).__name__) from error
         network = network.to(target).eval()
-        return cls(network, vocabulary, decode, model=identify(folder), token_budget=token_budget, engine=engine)
+        identity = identify_summarizer(folder, profile)
+        return cls(network, vocabulary, decode, model=identity, token_budget=token_budget, engine=engine)
 
     # --- rows ---------------------------------------------------------------------------------
 

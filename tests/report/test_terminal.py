@@ -126,6 +126,29 @@ def test_summary_says_what_was_copied_and_checked() -> None:
     assert "Fever went" in shown
 
 
+def test_the_parts_of_a_summary_stand_below_their_names() -> None:
+    text = "Chronic heart failure.  No fever. Furosemide 40 mg."
+    starts = [0, 8, 14, 24, 27, 34, 45, 48]
+    tokens = [{"start": at, "end": at + 2, "source_start": at, "source_end": at + 2, "probability": 1.0} for at in starts]
+    parts = [("problems", 0, 22), ("pertinent_negatives", 24, 33), ("treatment", 34, 51)]
+    summary = {
+        "text": text, "tokens": tokens, "method": "extractive", "faithful": True, "n_repaired": 0,
+        "sections": [{"name": name, "start": start, "end": end} for name, start, end in parts],
+    }  # fmt: skip
+    shown = [line.strip("│ ") for line in printed(note([], summary=summary)).splitlines()]
+    at = shown.index("Problems")
+    assert shown[at : at + 6] == [
+        "Problems", "Chronic heart failure.", "Pertinent negatives", "No fever.", "Treatment", "Furosemide 40 mg.",
+    ]  # fmt: skip
+
+
+def test_a_summary_without_parts_has_no_headings() -> None:
+    summary = {"text": "Fever went", "tokens": [], "method": "mixed", "faithful": True, "n_repaired": 0}
+    summary["sections"] = [{"name": "summary", "start": 0, "end": 10}]
+    shown = [line.strip("│ ") for line in printed(note([], summary=summary)).splitlines()]
+    assert shown[shown.index("Summary (mixed, 0/0 words copied, checked)") + 1] == "Fever went"
+
+
 def test_hostile_text_cannot_move_the_cursor_or_format() -> None:
     hostile = "a\x1b[2Jb\u202ec [bold]x[/bold] \r\n\x07"
     assert one_line(hostile) == "a [2Jb c [bold]x[/bold]"

@@ -14,6 +14,7 @@ from medpipe.records import ASSERTIONS, Reject
 from medpipe.summarize.decode import Said, compose
 from medpipe.summarize.features import Source, Vocabulary, read_source
 from medpipe.summarize.network import SummaryNetwork
+from medpipe.summarize.profiles import identify_summarizer
 from medpipe.summarize.repair import Selected
 from medpipe.summarize.stage import Failure, Summarizer
 from medpipe.text.tokens import tokenize
@@ -227,6 +228,29 @@ def test_a_model_comes_back_from_disk(stage: Summarizer, note: str, tmp_path: Pa
     save_model(tmp_path, {"nothing": torch.zeros(1)}, config)
     with pytest.raises(MedpipeError, match="MODEL_INVALID"):
         Summarizer.load(tmp_path, device="cpu")
+
+
+def test_fast_extracts_and_its_rows_say_so(stage: Summarizer, note: str, tmp_path: Path) -> None:
+    """On notes that the generator writes for otherwise."""
+    names = ("word_size", "token_hidden", "sentence_hidden", "memory_size", "decoder_hidden", "output_size")
+    config = {
+        "name": "toy", "version": "1", "network": {name: getattr(stage.network.config, name) for name in names},
+        "vocabulary": stage.vocabulary.words[3:], "decode": {"max_length": 40, "min_length": 8},
+    }  # fmt: skip
+    save_model(tmp_path, stage.network.state_dict(), config)
+    standard, fast = (Summarizer.load(tmp_path, device="cpu", profile=profile) for profile in ("standard", "fast"))
+    assert fast.model == identify_summarizer(tmp_path, "fast") != identify_summarizer(tmp_path, "standard")
+    assert identify_summarizer(tmp_path, "accurate") == standard.model == identify_summarizer(tmp_path, "standard")
+    texts = [note, ONLY_NEGATIVES, note.replace("\n", " ")]
+    written, taken = run(standard, texts), run(fast, texts)
+    assert standard.select([read_source(note)])[0].draft is not None
+    assert fast.select([read_source(note)])[0].draft is None
+    for text, slow, quick in zip(texts, written, taken, strict=True):
+        assert quick["method"] == "extractive" and quick["model"].startswith("toy+fast@")
+        assert quick["summary_id"] != slow["summary_id"] and slow["model"].startswith("toy@")
+        held = [word.lower() for word in tokenize(text).strings(text)]
+        said = [word.lower() for word in tokenize(quick["text"]).strings(quick["text"])]
+        assert said and {word for word in said if word != "."} <= set(held)
 
 
 def test_template_words_need_no_source_and_facts_do(network: SummaryNetwork, vocabulary: Vocabulary) -> None:
