@@ -68,6 +68,14 @@ done twice, and the tables stay as they were until `publish` replaces them at on
 """
 
 
+def deadline(hours: float) -> DeadlineAlert | None:
+    """Returns the alert of a night that takes longer than ``hours``; none for 0."""
+    if not hours:
+        return None
+    late = AsyncCallback(alerts.run_late)
+    return DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, interval=timedelta(hours=hours), callback=late)
+
+
 @dag(
     dag_id="medpipe_nightly",
     schedule=AssetOrTimeSchedule(timetable=by_the_clock(SETTINGS.nightly_cron), assets=[LANDING]),
@@ -85,11 +93,7 @@ done twice, and the tables stay as they were until `publish` replaces them at on
         ),
         "accept": Param(False, type="boolean", description="Publish a partition that is not like those before."),
     },
-    deadline=DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
-        interval=timedelta(hours=SETTINGS.nightly_deadline_hours),
-        callback=AsyncCallback(alerts.run_late),
-    ),
+    deadline=deadline(SETTINGS.nightly_deadline_hours),
     doc_md=GUIDE,
     **COMMON,
 )

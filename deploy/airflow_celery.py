@@ -57,7 +57,7 @@ class Cluster:
         self.start_redis()
         self.airflow("db", "migrate")
         self.airflow("pools", "set", "gpu", str(QUEUES["gpu"]), "a slot for each GPU")
-        for name in ("api-server", "scheduler", "dag-processor"):
+        for name in ("api-server", "scheduler", "dag-processor", "triggerer"):
             self.launch(name, [*AIRFLOW, name])
         for queue in QUEUES:
             self.start_worker(queue)

@@ -31,7 +31,7 @@ MODEL = Asset(name="medpipe.model.tagger", uri="x-medpipe://models/tagger")
 DEFAULTS: dict[str, Any] = {
     "owner": "medpipe",
     "retries": 2,
-    "retry_delay": timedelta(minutes=1),
+    "retry_delay": timedelta(minutes=SETTINGS.retry_minutes),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=15),
     "execution_timeout": timedelta(hours=6),
@@ -46,8 +46,8 @@ COMMON: dict[str, Any] = {
 }
 
 
-def by_the_clock(cron: str | None) -> CronDataIntervalTimetable | None:
-    """Returns the schedule of a cron expression, in UTC, with the interval that a run is about; none: by hand only."""
+def by_the_clock(cron: str) -> CronDataIntervalTimetable | None:
+    """Returns the schedule of a cron expression, in UTC, with the interval that a run is about; empty: by hand only."""
     return CronDataIntervalTimetable(cron, timezone="UTC") if cron else None
 
 

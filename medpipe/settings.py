@@ -105,9 +105,10 @@ class Settings(BaseSettings):
     cpu_stages: tuple[Literal["ingest", "tag", "relate", "summarize"], ...] = Field(
         (), description="Stages that go to CPU workers (queue `cpu`, default pool) and not to the pool and queue `gpu`."
     )
+    retry_minutes: float = Field(1.0, ge=0, description="How long Airflow waits before it tries a failed task again.")
     nightly_cron: str = Field("0 2 * * *", description="When a night begins (UTC); it works on the day before.")
     nightly_deadline_hours: float = Field(
-        6.0, gt=0, description="A night that is not done so long after it was queued is told of."
+        6.0, ge=0, description="A night that is not done so long after it was queued is told of; 0: it is not."
     )
     alert_url: str | None = Field(
         None,
@@ -115,7 +116,7 @@ class Settings(BaseSettings):
         description="Where a failed or late run is told of: JSON with a `text`, as Slack and Mattermost take it.",
     )
 
-    maintenance_cron: str | None = Field("0 13 * * 0", description="When maintenance runs (UTC); none: by hand only.")
+    maintenance_cron: str = Field("0 13 * * 0", description="When maintenance runs (UTC); empty: by hand only.")
     work_days: float = Field(
         7.0, ge=0, description="Work areas and temporary files that nobody touched for so many days are removed."
     )
@@ -129,7 +130,7 @@ class Settings(BaseSettings):
         (), description="Held-out data of the old labels that a retrained model must not lose."
     )
     registry: Path = Field(Path("models"), description="Where retrained models lie, a folder a version, and `current`.")
-    retrain_cron: str | None = Field(None, description="When corrections are learned from (UTC); none: by hand only.")
+    retrain_cron: str = Field("", description="When corrections are learned from (UTC); empty: by hand only.")
 
     @classmethod
     def settings_customise_sources(

@@ -1,15 +1,23 @@
-"""The partition of a night, for the four ways of starting it."""
+"""The partition of a night, for all ways of starting it."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from medpipe.errors import MedpipeError
-from medpipe.partition import resolve_partition
+from medpipe.partition import partitions_of_run, resolve_partition
 
 NIGHT = datetime(2026, 2, 1, 2, 0, 5, tzinfo=UTC)
+
+
+def run_of(run_type: str, **facts: Any) -> SimpleNamespace:
+    """A DAG run as Airflow gives it to a task."""
+    none = dict.fromkeys(("logical_date", "data_interval_start", "partition_key", "conf"))
+    return SimpleNamespace(run_type=run_type, run_after=NIGHT, **none | facts)
 
 
 def test_scheduled_run_works_on_the_day_of_its_interval() -> None:
@@ -57,3 +65,40 @@ def test_no_date(value: str) -> None:
     with pytest.raises(MedpipeError) as caught:
         resolve_partition({"partition": value}, run_after=NIGHT)
     assert caught.value.code == "DATE_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("run_type", "days", "expected"),
+    [
+        ("asset_triggered", [], ["2026-01-31"]),
+        ("asset_triggered", ["2026-01-03"], ["2026-01-03"]),
+        ("asset_triggered", ["2026-01-03", "2026-01-03"], ["2026-01-03"]),
+        # Events that came while a night was running are given to one run: the last day first, no day is lost.
+        ("asset_triggered", ["2026-01-04", "2026-01-02", "2026-01-03"], ["2026-01-04", "2026-01-02", "2026-01-03"]),
+        ("scheduled", [], ["2026-01-30"]),
+        ("backfill", [], ["2026-01-30"]),
+        ("manual", [], ["2026-01-31"]),
+    ],
+)
+def test_a_run_of_airflow(run_type: str, days: list[str], expected: list[str]) -> None:
+    interval = NIGHT - timedelta(days=2)
+    dates = {"data_interval_start": interval, "logical_date": interval} if run_type in ("scheduled", "backfill") else {}
+    extras: list[dict[str, Any]] = [{"partition": day} for day in days]
+    assert partitions_of_run(run_of(run_type, **dates), {"partition": None}, [*extras, {}]) == expected
+
+
+def test_a_manual_run_on_the_page_has_an_interval_that_is_not_meant() -> None:
+    run = run_of("manual", data_interval_start=NIGHT - timedelta(days=9), logical_date=NIGHT)
+    assert partitions_of_run(run, {}) == ["2026-01-31"]
+
+
+def test_the_parameter_and_the_key_win_over_events() -> None:
+    extras = [{"partition": "2026-01-03"}]
+    assert partitions_of_run(run_of("manual"), {"partition": "2026-01-01"}, extras) == ["2026-01-01", "2026-01-03"]
+    run = run_of("asset_triggered", partition_key="2026-01-02")
+    assert partitions_of_run(run, {}, extras) == ["2026-01-02", "2026-01-03"]
+
+
+def test_an_event_that_names_no_date() -> None:
+    with pytest.raises(MedpipeError, match="DATE_INVALID"):
+        partitions_of_run(run_of("asset_triggered"), {}, [{"partition": "today"}])

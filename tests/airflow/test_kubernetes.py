@@ -21,7 +21,7 @@ pytest.importorskip("airflow.providers.cncf.kubernetes", reason="no Kubernetes p
 ROOT = Path(__file__).parent.parent.parent
 
 MERGE = """
-import json, runpy
+import json
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from kubernetes.client import ApiClient, models as k8s
 
@@ -33,7 +33,7 @@ template = k8s.V1Pod(
         volume_mounts=[k8s.V1VolumeMount(name="data", mount_path="/data")],
     )], volumes=[k8s.V1Volume(name="data")]),
 )
-place = runpy.run_path({dag!r})["place"]
+from medpipe.orchestrate import place
 for stage in ("ingest", "tag", "relate", "summarize"):
     config = place(stage).get("executor_config")
     pod = PodGenerator.reconcile_pods(template, config["pod_override"] if config else None)
@@ -49,7 +49,7 @@ def test_a_stage_asks_for_one_gpu_and_keeps_what_the_template_says(tmp_path: Pat
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "MEDPIPE_CPU_STAGES": '["ingest"]',
     }
-    code = MERGE.format(dag=str(ROOT / "dags" / "medpipe_nightly.py"))
+    code = MERGE.format()
     done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     pods = [json.loads(line[3:]) for line in done.stdout.splitlines() if line.startswith("POD")]
@@ -64,9 +64,16 @@ def test_a_stage_asks_for_one_gpu_and_keeps_what_the_template_says(tmp_path: Pat
 
 def test_files_of_deploy_are_what_they_say() -> None:
     compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
-    assert {"postgres", "redis", "api-server", "scheduler", "dag-processor", "worker-cpu", "worker-gpu"} <= set(
-        compose["services"]
-    )
+    assert {
+        "postgres",
+        "redis",
+        "api-server",
+        "scheduler",
+        "dag-processor",
+        "triggerer",
+        "worker-cpu",
+        "worker-gpu",
+    } <= set(compose["services"])
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     for service in compose["services"].values():
         if "build" in service:
