@@ -9,7 +9,7 @@ FAST := not corpora and not slow and not airflow and not workers and not faults 
 
 AIRFLOW = PATH="$(CURDIR)/$(BIN):$$PATH" AIRFLOW_HOME="$(CURDIR)/.airflow" AIRFLOW__CORE__DAGS_FOLDER="$(CURDIR)/dags" \
 	AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS=True AIRFLOW__API__HOST=127.0.0.1 \
-	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" airflow
+	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" MEDPIPE_REGISTRY="$(CURDIR)/models" airflow
 
 .PHONY: run test lint fuzz test-corpora test-faults test-browser test-tools test-airflow test-workers airflow airflow-celery bench \
 	datacontract clean help
