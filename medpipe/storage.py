@@ -279,9 +279,11 @@ class StorePath:
         return stream
 
     def read_bytes(self) -> bytes:
-        """Returns the whole object."""
+        """Returns the whole object, as it was at one instant."""
+        # In one request: pieces that are fetched at the same time may be of two versions of the object.
+        options = {"max_concurrency": 1} if PROTOCOLS[self.protocol][0] == "s3fs" else {}
         with store_faults(self):
-            return bytes(self.fs.cat_file(self.key))
+            return bytes(self.fs.cat_file(self.key, **options))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Returns the whole object as text."""

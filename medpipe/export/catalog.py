@@ -4,7 +4,8 @@ It holds no row. Each view of a table reads the Parquet files that the manifests
 published later is seen without making the catalogue again. Partitions that earlier versions of a contract made read as
 today's. The comments of views and columns are those of the contracts.
 
-The file holds the warehouse's absolute path; after a move, make it again.
+The file holds the warehouse's absolute path or URL; after a move, make it again. Who opens the catalogue of a store
+gives DuckDB what it needs to read there: its extension httpfs, or fsspec's file system.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from medpipe.errors import MedpipeError
 from medpipe.export.views import DERIVED
 from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.migrations import MIGRATIONS
+from medpipe.storage import as_store
 
 if TYPE_CHECKING:
     import duckdb
@@ -61,7 +63,7 @@ def write_catalog(root: Path, out: Path | None = None) -> dict[str, Any]:
         raise MedpipeError("WAREHOUSE_INVALID", path=root, reason="no partition at all")
     path = out or root / FILE
     made = list(views(root))
-    with files.written_aside(path) as aside, connect(aside) as catalog:
+    with files.written_aside(path) as aside, connect(aside, root) as catalog:
         for view in made:
             add_view(catalog, view)
         catalog.close()  # before it is renamed
@@ -72,7 +74,7 @@ def open_catalog(root: Path) -> duckdb.DuckDBPyConnection:
     """Returns a catalogue in memory: what exports read."""
     if not warehouse.partitions(root):
         raise MedpipeError("WAREHOUSE_INVALID", path=root, reason="no partition at all")
-    catalog = connect(":memory:")
+    catalog = connect(":memory:", root)
     # Sorting spills to the disk beyond this; the files go when the connection is closed.
     spill = Path(tempfile.gettempdir()) / f"medpipe-duckdb-{os.getpid()}"
     catalog.execute(f"SET memory_limit = '1GB'; SET temp_directory = {literal(str(spill))}")
@@ -81,13 +83,15 @@ def open_catalog(root: Path) -> duckdb.DuckDBPyConnection:
     return catalog
 
 
-def connect(path: Path | str) -> duckdb.DuckDBPyConnection:
-    """Opens DuckDB with nothing that reaches beyond the machine and times in UTC."""
+def connect(path: Path | str, root: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """Opens DuckDB with times in UTC and nothing that reaches beyond the machine and the warehouse's store."""
     import duckdb
 
     settings: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     connection = duckdb.connect(str(path), config=settings)
     connection.execute("SET TimeZone = 'UTC'")
+    if (store := as_store(root)) is not None:
+        connection.register_filesystem(store.fs)
     return connection
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,11 @@ def partitions(root: Path) -> list[str]:
 def read_manifest(root: Path, partition: str) -> dict[str, Any] | None:
     """Returns the manifest of a partition; ``None`` where it was never published."""
     path = manifest_path(root, partition)
-    return dict(files.read_json(path)) if path.is_file() else None
+    with files.damage_found(path):
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
 
 
 def read_settled_manifest(root: Path, partition: str) -> dict[str, Any] | None:
