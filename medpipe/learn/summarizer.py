@@ -43,7 +43,7 @@ from medpipe.summarize.select import within_budget
 from medpipe.summarize.stage import Summarizer
 from medpipe.summarize.template_words import TEMPLATE_WORDS
 from medpipe.text.sentences import split_sentences
-from medpipe.text.tokens import tokenize
+from medpipe.text.tokens import Tokens, tokenize
 from medpipe.weights import find_model, load_weights, read_config, save_model
 
 ALIGNED_BONUS = 20.0  # on the logit of a sentence that the reference copies from: the generator always sees it
@@ -97,6 +97,34 @@ def make_example(source: Source, summary: str, vocabulary: Vocabulary, config: T
     token_labels = np.zeros(len(source.tokens), dtype=np.float32)
     token_labels[aligned[aligned >= 0]] = 1.0
     return Example(source, words.types, known, aligned, sentence_labels, token_labels)
+
+
+def shuffle_sentences(source: Source, random: np.random.Generator) -> Source:
+    """Returns a source with its sentences in another order; tokens and mentions lead to the places where they were.
+
+    For sources whose sentences say the same in any order (the findings of a report): more to learn from a small corpus.
+    Each sentence has the place of the one whose turn it takes; sections go with their sentences.
+    """
+    order = random.permutation(len(source.sentences))
+    tokens = np.concatenate([np.arange(*source.sentences[index]) for index in order]) if len(order) else order
+    lengths = source.lengths[order]
+    ends = np.cumsum(lengths)
+    places = source.places.copy()
+    places[:, 3] = source.places[order, 3]
+    return replace(
+        source,
+        tokens=Tokens(source.tokens.start[tokens], source.tokens.end[tokens]),
+        types=source.types[tokens],
+        suffixes=source.suffixes[tokens],
+        shapes=source.shapes[tokens],
+        wordlike=source.wordlike[tokens],
+        flags=source.flags[tokens],
+        sentences=np.stack([ends - lengths, ends], axis=1).astype(source.sentences.dtype),
+        sentence_of=np.repeat(np.arange(len(order)), lengths),
+        places=places,
+        eligible=source.eligible[order],
+        sections=[source.sections[index] for index in order.tolist()],
+    )
 
 
 def supported_words(sentences: np.ndarray, words: Words, source: Source, config: TargetConfig) -> np.ndarray:
@@ -289,6 +317,11 @@ def train(
         examples = [make_example(*both, vocabulary, targets) for both in zip(sources, _summaries(pairs), strict=True)]
         usable = [example for example in examples if example is not None]
         taught += usable * int(part.get("repeat", 1))
+        random = np.random.default_rng([loop_config.seed, len(taught)])
+        for _ in range(int(part.get("shuffled", 0))):
+            mixed = [shuffle_sentences(source, random) for source in sources]
+            made = [make_example(*both, vocabulary, targets) for both in zip(mixed, _summaries(pairs), strict=True)]
+            taught += [example for example in made if example is not None]
         looked_at = [pair for file in part.get("dev", []) for pair in read_pairs(folder / file)]
         looked_at = looked_at[: config.get("dev_limit", 80)]
         dev += zip(read_sources(looked_at, config, out, device=device), _summaries(looked_at), strict=True)

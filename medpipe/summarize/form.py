@@ -10,6 +10,7 @@ Cannot do: cut a sentence that belongs to two parts; it stands in the one that m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 
@@ -57,6 +58,13 @@ OF_LABEL = {
     "DISEASE": PROBLEMS, "SYMPTOM": PROBLEMS, "TEST": FINDINGS, "LAB_VALUE": FINDINGS, "DRUG": TREATMENT,
     "DOSAGE": TREATMENT, "PROCEDURE": TREATMENT,
 }  # fmt: skip
+# A line that begins with who speaks: "Doctor: …", "[patient] …", "Guest_family: …", "Dr. Vance: …".
+SPEAKERS = (
+    "doctor|dr|physician|clinician|nurse|provider|therapist|interviewer|patient|family|mother|father|parent|wife|husband"
+    "|daughter|son|speaker|caller"
+)
+NAMED = r"(?:[ ._]+[A-Z0-9][\w'-]*){0,2}"
+TURN = re.compile(rf"(?i:guest[ _])?(?:(?i:{SPEAKERS})\b{NAMED}|[DP])\s*:|\[(?i:{SPEAKERS}){NAMED}\]")
 NEGATED = ASSERTIONS.index("negated")
 
 
@@ -69,6 +77,13 @@ def is_report(source: Source) -> bool:
     """Says whether a note is the report of an examination (imaging, pathology) by its sections."""
     names = set(source.sections)
     return bool(names & REPORT_SECTIONS) and not names & NOTE_SECTIONS
+
+
+def is_conversation(text: str) -> bool:
+    """Says whether a text is what people said to each other: most of its lines, and two at least, name a speaker."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    turns = sum(TURN.match(line) is not None for line in lines)
+    return turns >= 2 and 2 * turns > len(lines)
 
 
 def impression_sentences(source: Source, order: Sequence[int], most: int = 2) -> list[int]:

@@ -39,6 +39,20 @@ def content_types(source: Source, sentence: int) -> set[int]:
     return set(source.types[first:end][long].tolist())
 
 
+def weigh(logits: np.ndarray, lengths: np.ndarray, weight: float) -> np.ndarray:
+    """Returns log probabilities of sentences, plus ``weight`` times the logs of their lengths.
+
+    The selector scores a sentence by itself; a budget of tokens is better spent on one long sentence than on several
+    short ones that are each a little more probable. Without weight, the order is that of the logits.
+
+    Args:
+        logits: shape: (sentences,).
+        lengths: shape: (sentences,), tokens.
+        weight: 0 or more.
+    """
+    return -np.logaddexp(0, -logits.astype(np.float64)) + weight * np.log(np.maximum(lengths, 3))
+
+
 def extract_order(source: Source, scores: np.ndarray, overlap: float) -> list[int]:
     """Returns the eligible sentences, best first, without those that repeat a better one.
 

@@ -31,13 +31,13 @@ from medpipe.summarize.decode import (
 )
 from medpipe.summarize.faithfulness import AssertionEngine
 from medpipe.summarize.features import Source, Vocabulary, collate, word_buckets
-from medpipe.summarize.form import is_report
+from medpipe.summarize.form import is_conversation, is_report
 from medpipe.summarize.generate import generate
 from medpipe.summarize.network import Memory, NetworkConfig, Reading, SummaryNetwork
 from medpipe.summarize.notes import Note, find_support, read_encounters, read_notes
 from medpipe.summarize.profiles import identify_summarizer
 from medpipe.summarize.repair import DecodeConfig, Repair, Selected
-from medpipe.summarize.select import extract_order, within_budget
+from medpipe.summarize.select import extract_order, weigh, within_budget
 from medpipe.weights import find_model, load_weights, read_config
 
 log = logging.getLogger(__name__)
@@ -237,7 +237,10 @@ class Summarizer:
         reading = self.network.read(batch)
         logits = reading.sentence_logits.cpu().numpy()
         parts = np.split(logits, np.cumsum(batch.sentence_counts)[:-1])
-        orders = [extract_order(source, part, self.decode.overlap) for source, part in zip(sources, parts, strict=True)]
+        orders = [
+            extract_order(source, weigh(part, source.lengths, self.decode.long_sentences), self.decode.overlap)
+            for source, part in zip(sources, parts, strict=True)
+        ]
         scores = [1 / (1 + np.exp(-part)) for part in parts]
         drafts: list[Said | None] = [None] * len(sources)
         writing = [index for index, source in enumerate(sources) if self._writes_for(source)]
@@ -259,6 +262,8 @@ class Summarizer:
     def _writes_for(self, source: Source) -> bool:
         """Routes a note: says whether the generator writes for it, or its best sentences are taken as they stand."""
         if self.decode.mode == "extractive" or source.eligible.sum() <= self.decode.short_sentences:
+            return False
+        if self.decode.write_conversations and not is_conversation(source.text):
             return False
         too_long = 0 < self.decode.write_up_to < len(source.tokens)
         return not too_long and not (self.decode.mode == "mixed" and is_report(source))

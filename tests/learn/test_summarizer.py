@@ -22,10 +22,11 @@ from medpipe.learn.summarizer import (
     make_example,
     make_targets,
     overlap_f,
+    shuffle_sentences,
     summary_loss,
     train,
 )
-from medpipe.summarize.features import Vocabulary, collate, read_source
+from medpipe.summarize.features import Source, Vocabulary, collate, read_source
 from medpipe.summarize.network import NetworkConfig, SummaryNetwork
 from medpipe.summarize.repair import DecodeConfig
 from medpipe.summarize.stage import Summarizer
@@ -114,6 +115,27 @@ def test_batches_hold_every_example_once_and_depend_on_their_random_numbers_alon
     assert sorted(id(example) for batch in batches for example in batch) == sorted(map(id, examples))
     again = example_batches(examples, 4, np.random.default_rng(1))
     assert [[id(one) for one in batch] for batch in batches] == [[id(one) for one in batch] for batch in again]
+
+
+def test_shuffled_sentences_keep_their_words_and_where_they_stand() -> None:
+    source = read_source(invent(5)["source"])
+    mixed = shuffle_sentences(source, np.random.default_rng(1))
+
+    def sentences(one: Source) -> list[tuple[str, tuple[int, ...], bool]]:
+        words = one.tokens.strings(one.text)
+        rows = zip(one.sentences.tolist(), one.eligible.tolist(), strict=True)
+        return [(" ".join(words[a:b]), tuple(one.types[a:b].tolist()), fit) for (a, b), fit in rows]
+
+    assert sentences(mixed) != sentences(source) and sorted(sentences(mixed)) == sorted(sentences(source))
+    assert (np.bincount(mixed.sentence_of) == mixed.lengths).all() and (np.diff(mixed.sentence_of) >= 0).all()
+    assert (mixed.places[:, :3] == source.places[:, :3]).all(), "a sentence has the place where it stands now"
+    example = make_example(mixed, invent(5)["summary"], VOCABULARY, TargetConfig())
+    assert example is not None
+    copied = example.aligned[example.aligned >= 0]
+    said = [word.lower() for word in np.array(mixed.tokens.strings(mixed.text))[copied].tolist()]
+    assert {"swollen", PLACES[1], DRUGS[1], "5", "mg"} <= set(said)
+    none = shuffle_sentences(read_source(""), np.random.default_rng(1))
+    assert len(none.tokens) == len(none.sentences) == 0
 
 
 def test_overlap() -> None:

@@ -6,7 +6,7 @@ import pytest
 from medpipe.records import ASSERTIONS, LABELS
 from medpipe.summarize.decode import extract_sentence
 from medpipe.summarize.features import Headings, Mentions, Source, read_source
-from medpipe.summarize.form import PARTS, Form, impression_sentences, is_report
+from medpipe.summarize.form import PARTS, Form, impression_sentences, is_conversation, is_report
 
 NOTE = (
     "HPI:\nShe came with cough for a week. She denies fever.\nEXAM:\nA rash was seen on the arm.\nRESULTS:\nSodium was 131.\n"
@@ -101,3 +101,21 @@ def test_what_to_do_is_the_plan(sentence: str, part: str) -> None:
     source = read(f"He came with cough. {sentence}", {}, [("lisinopril", "DRUG", False)] if "lisinopril" in sentence else [("cough", "SYMPTOM", False)])
     place = len(source.sentences) - 1
     assert PARTS[Form(source).part(extract_sentence(source, place, 1.0))] == part
+
+
+@pytest.mark.parametrize(
+    ("text", "conversation"),
+    [
+        ("Doctor: How are you?\nPatient: Not so well.\nI cough.", True),
+        ("[doctor] hi there\n[patient] hello\n", True),
+        ("D: Any pain?\n\nP: No.", True),
+        ("Guest_family: She fell.\nDr. Vance: When?\nMother: On Sunday.", True),
+        ("Doctor: Dr. Vance\nHistory: cough\nPlan: rest\nMedications: none", False),
+        ("Patient: Mrs. Okafor", False),
+        ("The patient said: I cough.\nThe doctor asked: Since when?\nPlan: rest.", False),
+        ("HISTORY:\nCough for a week.\nPLAN:\nRest.", False),
+        ("", False),
+    ],
+)
+def test_a_conversation_is_told_by_its_speakers(text: str, conversation: bool) -> None:
+    assert is_conversation(text) is conversation
