@@ -119,12 +119,9 @@ class Pipeline:
             output = run_isolated(stage, wanted, run_id=self.run_id)
             tables |= output.rows
             rejects += output.rejects
-        counts = {}
-        for column, table in COUNTED.items():
-            counted = pc.value_counts(tables[table]["document_id"].combine_chunks())
-            counts[column] = (counted.field("values"), counted.field("counts").to_numpy(zero_copy_only=False))
-        failed_ids = frozenset(str(reject.document_id) for reject in rejects)
-        return tables | {"documents": fill_in(tables["documents"], counts, failed_ids)}, rejects
+        rows = {column: tables[table] for column, table in COUNTED.items()}
+        refused = pa.array([reject.document_id for reject in rejects], pa.string())
+        return tables | {"documents": fill_in(tables["documents"], rows, refused)}, rejects
 
 
 def rows_by_document(table: pa.Table) -> dict[str, tuple[int, int]]:

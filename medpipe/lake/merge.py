@@ -16,6 +16,7 @@ class Run:
         self.key = key
         self.rows: pa.Table | None = None
         self.exhausted = False
+        self.last = ""  # the highest key that was read; the stream may hold more rows with it
         self.extend()
 
     def extend(self) -> None:
@@ -23,13 +24,9 @@ class Run:
         for table in self.tables:
             if len(table):
                 self.rows = table if self.rows is None or not len(self.rows) else pa.concat_tables([self.rows, table])
+                self.last = table[self.key][-1].as_py()
                 return
         self.exhausted = True
-
-    def last_key(self) -> str:
-        """Returns the highest key that was read; the stream may hold more rows with it."""
-        assert self.rows is not None
-        return str(self.rows[self.key][-1].as_py())
 
     def take_below(self, bound: str | None) -> pa.Table | None:
         """Gives out the rows with keys below ``bound``, or all there are."""
@@ -50,14 +47,14 @@ def align_sorted(streams: Sequence[Iterator[pa.Table]], key: str) -> Iterator[li
     runs = [Run(stream, key) for stream in streams]
     while True:
         reading = [run for run in runs if not run.exhausted]
-        bound = min((run.last_key() for run in reading), default=None)
+        bound = min((run.last for run in reading), default=None)
         parts = [run.take_below(bound) for run in runs]
         if any(part is not None for part in parts):
             yield parts
         if bound is None:
             return
         for run in reading:  # what is left of it may be one key that goes on in the next table
-            if run.last_key() == bound:
+            if run.last == bound:
                 run.extend()
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,19 +22,21 @@ from medpipe.errors import MedpipeError
 from medpipe.ids import hash_file, make_id
 from medpipe.lake import contracts, files
 from medpipe.lake.commit import commit_of
-from medpipe.lake.merge import merge_sorted
+from medpipe.lake.merge import align_sorted, merge_sorted
 from medpipe.lake.warehouse import (
     ORDER,
+    iter_rows,
     partitions,
     published_path,
     read_manifest,
-    read_table,
     table_path,
 )
 
-# Rows held at a time over all files that are merged; less where they are many, and for long texts.
+# Files that are merged at a time; rows that are held of all of them together, and of those with texts.
+MERGE_FILES = 64
 MERGE_ROWS = 1 << 16
-MERGE_DOCUMENTS = 1 << 12
+MERGE_DOCUMENTS = 1 << 14
+MERGE_BYTES = 1 << 20  # of a row group of what is merged again
 DECISIONS = 10  # how often a publish begins anew where another one was faster
 COUNTED = {"n_sections": "sections", "n_entities": "entities", "n_relations": "relations", "n_summaries": "summaries"}
 
@@ -140,50 +141,78 @@ def partition_lock(warehouse: Path, partition: str) -> Iterator[None]:
 
 def _stage(new: PublishInput, staging: Path) -> dict[str, Path]:
     """Writes the new file of every table aside and returns where."""
-    staying = _staying_documents(new)
     staged = {table: staging / f"{table}.parquet" for table in contracts.TABLES}
-    for table in ("sections", "entities", "relations", "summaries"):
-        _write(staged[table], table, _merged(new, table, "document_id", staying))
-    counts = {column: count_by_document(staged[table]) for column, table in COUNTED.items()}
-    documents = (fill_in(block, counts, new.failed) for block in _merged(new, "documents", "document_id", staying))
+    for table in ("sections", "entities", "relations", "summaries", "quarantine", "runs"):
+        _write(staged[table], table, _merged(new, table, staging))
+    documents = _counted(_merged(new, "documents", staging), staged, new.failed)
     _write(staged["documents"], "documents", documents)
-    _write(staged["quarantine"], "quarantine", _merged(new, "quarantine", "source", None))
-    _write(staged["runs"], "runs", _merged(new, "runs", "run_id", None))
     return staged
 
 
-def _staying_documents(new: PublishInput) -> pa.Array:
-    """Returns the ids of the published documents that this run does not replace."""
-    old = read_table(new.warehouse, "documents", partition=new.partition, columns=["document_id", "source"])
-    other = pc.invert(pc.is_in(old["source"], pa.array(sorted(new.sources), pa.string())))
-    kept = pc.is_in(old["document_id"], pa.array(sorted(new.keep), pa.string()))
-    return old["document_id"].filter(pc.or_(other, kept)).combine_chunks()
-
-
-def _merged(new: PublishInput, table: str, column: str, staying: pa.Array | None) -> Iterator[pa.Table]:
+def _merged(new: PublishInput, table: str, folder: Path) -> Iterator[pa.Table]:
     """Yields the table's rows: the published ones that stay and the new ones, in the table's order."""
+    batch_rows = (MERGE_DOCUMENTS if table in ("documents", "summaries") else MERGE_ROWS) // MERGE_FILES
     paths = [path for path in new.tables[table] if files.count_rows(path)]
-    most = MERGE_DOCUMENTS if table in ("documents", "summaries") else MERGE_ROWS
-    batch_rows = max(64, most // (len(paths) + 1))
+    paths = _merge_until_few(paths, table, batch_rows, folder)
     streams = [files.iter_file(path, batch_rows) for path in paths]
     published = published_path(new.warehouse, table, new.partition)
     if published.exists():
-        streams.append(_old_rows(new, table, published, column, staying, batch_rows))
+        streams.append(_staying_rows(new, table, batch_rows))
     return merge_sorted(streams, ORDER[table])
 
 
-def _old_rows(
-    new: PublishInput, table: str, path: Path, column: str, staying: pa.Array | None, batch_rows: int
-) -> Iterator[pa.Table]:
-    if staying is None:  # rows of no document: those of the run's own sources, or of the same run, are replaced
-        ids = new.sources if column == "source" else _new_keys(new, table, column)
-        replaced = pa.array(sorted(ids), pa.string())
-    for written in files.iter_file(path, batch_rows):
-        block = contracts.upgrade(table, written)
-        stays = (
-            pc.is_in(block[column], staying) if staying is not None else pc.invert(pc.is_in(block[column], replaced))
-        )
-        yield block.filter(stays)
+def _merge_until_few(paths: list[Path], table: str, batch_rows: int, folder: Path) -> list[Path]:
+    """Merges files into larger ones, MERGE_FILES at a time, until so few are left: all are read at once then.
+
+    The larger files have row groups as small as what is read of them at a time.
+    """
+    level = 0
+    while len(paths) > MERGE_FILES:
+        merged = []
+        for first in range(0, len(paths), MERGE_FILES):
+            group = paths[first : first + MERGE_FILES]
+            path = folder / f".{table}-{level}-{first // MERGE_FILES:05d}.parquet"
+            rows = merge_sorted([files.iter_file(one, batch_rows) for one in group], ORDER[table])
+            with files.open_writer(path, contracts.arrow_schema(table)) as writer:
+                for block in gather(rows, batch_rows, MERGE_BYTES):
+                    writer.write_table(block, row_group_size=batch_rows)
+            merged.append(path)
+            for one in group if level else ():
+                one.unlink()
+        paths = merged
+        level += 1
+    return paths
+
+
+def _staying_rows(new: PublishInput, table: str, batch_rows: int) -> Iterator[pa.Table]:
+    """Yields the published rows that this run does not replace.
+
+    Replaced are the rows of documents of the run's sources, but of those that it keeps; of ``quarantine`` those of its
+    sources; of ``runs`` those of the same run.
+    """
+    rows = iter_rows(new.warehouse, table, new.partition, batch_rows)
+    sources = pa.array(sorted(new.sources), pa.string())
+    if table in ("quarantine", "runs"):
+        column = "source" if table == "quarantine" else "run_id"
+        replaced = sources if table == "quarantine" else pa.array(sorted(_new_keys(new, table, column)), pa.string())
+        for block in rows:
+            yield block.filter(pc.invert(pc.is_in(block[column], replaced)))
+        return
+    kept = pa.array(sorted(new.keep), pa.string())
+    owners = iter_rows(new.warehouse, "documents", new.partition, batch_rows, ["document_id", "source"])
+    for owner, block in align_sorted([owners, rows], "document_id"):
+        if owner is not None and block is not None:
+            stays = pc.or_(pc.invert(pc.is_in(owner["source"], sources)), pc.is_in(owner["document_id"], kept))
+            yield block.filter(pc.is_in(block["document_id"], owner.filter(stays)["document_id"].combine_chunks()))
+
+
+def _counted(documents: Iterator[pa.Table], staged: Mapping[str, Path], failed: frozenset[str]) -> Iterator[pa.Table]:
+    """Yields documents with the counts of their rows in the staged tables, and the status of those that failed."""
+    lost = pa.array(sorted(failed), pa.string())
+    rows = [files.iter_file(staged[table], MERGE_ROWS, ["document_id"]) for table in COUNTED.values()]
+    for block, *found in align_sorted([documents, *rows], "document_id"):
+        if block is not None:
+            yield fill_in(block, dict(zip(COUNTED, found, strict=True)), lost)
 
 
 def _new_keys(new: PublishInput, table: str, column: str) -> set[str]:
@@ -218,31 +247,24 @@ def gather(blocks: Iterator[pa.Table], rows: int, size: int) -> Iterator[pa.Tabl
         yield pa.concat_tables(held)
 
 
-def count_by_document(path: Path) -> tuple[pa.Array, np.ndarray]:
-    """Returns the documents that have rows in a file sorted by ``document_id``, and how many rows each has."""
-    ids: list[pa.Array] = []
-    counts: list[np.ndarray] = []
-    for block in files.iter_file(path, 1 << 18, ["document_id"]):
-        found = pc.value_counts(block["document_id"].combine_chunks())
-        ids.append(found.field("values"))
-        counts.append(found.field("counts").to_numpy(zero_copy_only=False))
-    if not ids:
-        return pa.array([], pa.string()), np.zeros(0, np.int64)
-    # A document may begin in one block and end in the next.
-    table = pa.table({"id": pa.chunked_array(ids), "count": np.concatenate(counts)})
-    joined = table.group_by("id").aggregate([("count", "sum")])
-    return joined["id"].combine_chunks(), joined["count_sum"].to_numpy()
+def fill_in(documents: pa.Table, rows: Mapping[str, pa.Table | None], failed: pa.Array) -> pa.Table:
+    """Returns documents with the counts of their rows, and the status ``failed`` where a stage refused them.
 
-
-def fill_in(documents: pa.Table, counts: Mapping[str, tuple[pa.Array, np.ndarray]], failed: frozenset[str]) -> pa.Table:
-    """Returns documents with the counts of their rows, and the status ``failed`` where a stage refused them."""
-    for column, (ids, numbers) in counts.items():
-        place = pc.index_in(documents["document_id"], ids)
-        found = pa.chunked_array([pa.array(numbers, pa.int32())]).take(place)
+    Args:
+        documents: rows of ``documents``.
+        rows: for each column of COUNTED the rows of these documents that it counts, with ``document_id``.
+        failed: ids of documents.
+    """
+    for column, table in rows.items():
+        counts = pa.repeat(pa.scalar(0, pa.int32()), len(documents))
+        if table is not None and len(table):
+            found = pc.value_counts(table["document_id"].combine_chunks())
+            place = pc.index_in(documents["document_id"], found.field("values"))
+            counts = pc.fill_null(pa.chunked_array([found.field("counts")]).take(place), 0).cast(pa.int32())
         index = documents.schema.get_field_index(column)
-        documents = documents.set_column(index, documents.schema.field(index), pc.fill_null(found, 0).cast(pa.int32()))
+        documents = documents.set_column(index, documents.schema.field(index), counts)
     index = documents.schema.get_field_index("status")
-    lost = pc.is_in(documents["document_id"], pa.array(sorted(failed), pa.string()))
+    lost = pc.is_in(documents["document_id"], failed)
     return documents.set_column(index, documents.schema.field(index), pc.if_else(lost, "failed", documents["status"]))
 
 
