@@ -429,6 +429,16 @@ def _ingest_shard(
     )
     index = 0
     clock = Clock()
+    rest: list[StageOutput] = []  # of chunks of which most was done before: joined, they fill a chunk
+
+    def write_rest() -> None:
+        nonlocal index, rest
+        if rest:
+            one = _join_outputs(rest)
+            chunk = folder / f"chunk-{index:05d}"
+            _write_output(chunk, "ingest", one.rows, one.rejects, one.counts, clock.lap(), run_id, "cpu")
+            index, rest = index + 1, []
+
     for group in _group_outputs(outputs, documents=GROUP_CHUNKS * settings.chunk_documents if finished.places else 1):
         for output in group:
             totals.update(output.counts)
@@ -444,11 +454,12 @@ def _ingest_shard(
                 index += 1
         for output in group:
             if len(output.rows["documents"]) or output.rejects:
-                chunk = folder / f"chunk-{index:05d}"
-                _write_output(chunk, "ingest", output.rows, output.rejects, output.counts, clock.lap(), run_id, "cpu")
-                index += 1
+                if not _fit_together([*rest, output], settings):
+                    write_rest()
+                rest.append(output)
         if progress:
             progress("ingest", int(totals["documents"]), 0)
+    write_rest()
     if "base" not in night:
         _check_unchanged(night, shard)
     totals["unchanged"] = len(kept)
@@ -513,6 +524,28 @@ def _group_outputs(outputs: Iterable[StageOutput], *, documents: int) -> Iterato
             group = []
     if group:
         yield group
+
+
+def _fit_together(outputs: Sequence[StageOutput], settings: Settings) -> bool:
+    """Says whether a stage may hold the documents of some outputs together."""
+    documents = [one.rows["documents"] for one in outputs]
+    chars = sum(pc.sum(table["n_chars"]).as_py() or 0 for table in documents)
+    rejects = sum(len(one.rejects) for one in outputs)
+    return (
+        sum(map(len, documents)) <= settings.chunk_documents
+        and chars <= settings.chunk_chars
+        and rejects <= 100 * settings.chunk_documents
+    )
+
+
+def _join_outputs(outputs: Sequence[StageOutput]) -> StageOutput:
+    """Returns several outputs of ingest as one."""
+    documents, sections = _join(outputs)
+    return StageOutput(
+        {"documents": documents, "sections": sections},
+        [reject for one in outputs for reject in one.rejects],
+        _sum_counts(one.counts for one in outputs),
+    )
 
 
 def _join(group: Sequence[StageOutput]) -> tuple[pa.Table, pa.Table]:
