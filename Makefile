@@ -11,7 +11,7 @@ AIRFLOW = PATH="$(CURDIR)/$(BIN):$$PATH" AIRFLOW_HOME="$(CURDIR)/.airflow" AIRFL
 	AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS=True AIRFLOW__API__HOST=127.0.0.1 \
 	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" MEDPIPE_REGISTRY="$(CURDIR)/models" airflow
 
-.PHONY: run test lint fuzz test-corpora test-faults test-browser test-tools test-airflow test-workers airflow airflow-celery bench \
+.PHONY: run test lint fuzz test-corpora test-faults test-browser test-tools test-airflow test-workers airflow airflow-celery bench bench-reuse bench-scale \
 	datacontract clean help
 
 help:  ## what there is
@@ -71,6 +71,12 @@ datacontract: $(VENV)/.runtime  ## lint the contracts, test a warehouse with dat
 
 bench: $(VENV)/.runtime  ## speed, padding, memory
 	$(BIN)/medpipe bench
+
+bench-reuse: $(VENV)/.runtime  ## nights of 10,000 notes that were done before, all or nine in ten (minutes)
+	$(BIN)/medpipe bench reuse --notes 10000 --device cpu
+
+bench-scale: $(VENV)/.runtime  ## plan and publish of 10 million generated rows: time and memory (minutes, 5 GB in TMPDIR)
+	$(BIN)/medpipe bench scale
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -547,8 +547,11 @@ def evaluate(
 
 @app.command()
 def bench(
-    part: Annotated[str | None, typer.Argument(help="ingest, tag, relate, summarize or run; all if not given.")] = None,
+    part: Annotated[
+        str | None, typer.Argument(help="ingest, tag, relate, summarize or run; all five if not given; reuse, scale.")
+    ] = None,
     notes: Annotated[int, typer.Option(min=1, help="How many notes to generate.")] = 200,
+    rows: Annotated[int, typer.Option(min=1, help="With scale: how many rows to generate.")] = 10_000_000,
     tokens: Annotated[
         int | None, typer.Option(min=1, help="Length of every note; a mix of 100 to 8,000 if not given.")
     ] = None,
@@ -569,12 +572,17 @@ def bench(
 ) -> None:
     """Measures speed, padding and memory on generated notes, each part in a process of its own.
 
-    With --peers, measures every profile of the tagger and other taggers on the texts of --corpus, in turn.
+    With --peers, measures every profile of the tagger and other taggers on the texts of --corpus, in turn. `reuse`:
+    nights whose notes were done before, all or nine in ten. `scale`: plan and publish of generated rows, no models.
     """
     from medpipe.evaluate import bench as benchmark
 
     if part is not None:
-        check_choice("part", part, benchmark.PARTS)
+        check_choice("part", part, (*benchmark.PARTS, *benchmark.NIGHTS))
+    if part in benchmark.NIGHTS:
+        figures = measure_nights(part, notes, tokens, rows, load_settings(device=device).device, quiet=as_json)
+        print(json.dumps(figures, indent=None if as_json else 1))
+        return
     if peers:
         compare_peers(
             part, peers, peers_python, corpus, as_json=as_json, model=model or "tagger", threads=threads, words=words
@@ -592,6 +600,18 @@ def bench(
         from medpipe.report.scores import print_bench
 
         print_bench(Console(), figures)
+
+
+def measure_nights(
+    part: str, notes: int, tokens: int | None, rows: int, device: str, *, quiet: bool
+) -> dict[str, Any]:
+    """Measures nights of which all or most was done before, or plan and publish of a large one."""
+    from medpipe.evaluate.bench_reuse import measure_reuse
+    from medpipe.evaluate.bench_scale import measure_scale
+
+    if part == "reuse":
+        return measure_reuse(notes, tokens, "cpu" if device == "auto" else device, quiet=quiet)
+    return measure_scale(rows, quiet=quiet)
 
 
 def compare_peers(

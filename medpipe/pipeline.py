@@ -436,7 +436,7 @@ def _ingest_shard(
         if rest:
             one = _join_outputs(rest)
             chunk = folder / f"chunk-{index:05d}"
-            _write_output(chunk, "ingest", one.rows, one.rejects, one.counts, clock.lap(), run_id, "cpu")
+            write_output(chunk, "ingest", one.rows, one.rejects, one.counts, clock.lap(), run_id, "cpu")
             index, rest = index + 1, []
 
     for group in _group_outputs(outputs, documents=GROUP_CHUNKS * settings.chunk_documents if finished.places else 1):
@@ -585,10 +585,10 @@ def _write_reused(
     counts = {"reused": float(len(rows["documents"]))}
     lap = clock.lap()
     ingested = {name: rows[name] for name in ("documents", "sections")}
-    _write_output(chunk, "ingest", ingested, [], counts, lap, make_run_id("ingest", night), "cpu")
+    write_output(chunk, "ingest", ingested, [], counts, lap, make_run_id("ingest", night), "cpu")
     for stage in stages:
         table = WRITES[stage]
-        _write_output(chunk, stage, {table: rows[table]}, [], counts, clock.lap(), make_run_id(stage, night), "none")
+        write_output(chunk, stage, {table: rows[table]}, [], counts, clock.lap(), make_run_id(stage, night), "none")
 
 
 def _published_ids(night: Mapping[str, Any]) -> pa.Array:
@@ -623,7 +623,7 @@ def _run_chunk(worker: Stage | None, chunk: Path, stage: str, run_id: str, meter
         output = run_isolated(worker, tables, run_id=run_id)
     device = str(worker.device) if worker else "none"
     lap = clock.lap()
-    _write_output(chunk, stage, output.rows, output.rejects, output.counts, lap, run_id, device, **meter.lap())
+    write_output(chunk, stage, output.rows, output.rejects, output.counts, lap, run_id, device, **meter.lap())
     release_memory()
 
 
@@ -668,7 +668,7 @@ def _failed_output(stage: str, documents: pa.Table, kind: str) -> StageOutput:
     return StageOutput({WRITES[stage]: contracts.empty_table(WRITES[stage])}, rejects)
 
 
-def _write_output(
+def write_output(
     chunk: Path,
     stage: str,
     rows: Mapping[str, pa.Table],

@@ -22,7 +22,7 @@ PROMISED = {
     "publish": {"--warehouse", "--date"},
     "train": {"--config", "--corpora", "--out", "--resume", "--device", "--from", "--model", "--labels", "--hold", "--notes"},
     "evaluate": {"--corpus", "--model", "--labels", "--style", "--terminology", "--device", "--json", "--profile"},
-    "bench": {"--notes", "--tokens", "--device", "--json", "--profile", "--peers", "--peers-python", "--corpus", "--model", "--threads", "--words"},
+    "bench": {"--notes", "--rows", "--tokens", "--device", "--json", "--profile", "--peers", "--peers-python", "--corpus", "--model", "--threads", "--words"},
     "doctor": {"--warehouse", "--gpu", "--device", "--json"},
     "report": {"--warehouse", "--date", "--run", "--out"},
     "catalog": {"--warehouse", "--out"},

@@ -446,6 +446,23 @@ def test_a_note_in_a_language_that_no_model_knows_is_kept_and_not_processed(tmp_
     assert {row["status"] for row in tables_of(known.warehouse)["documents"]} == {"processed"}
 
 
+def test_what_is_left_of_chunks_that_were_done_before_fills_chunks(tmp_path: Path) -> None:
+    def write(changed: int) -> None:
+        lines = [json.dumps({"document_id": str(n), "text": f"Note {n}: cough{' again' * (n % 5 == changed)}."}) for n in range(20)]
+        (tmp_path / "a.ndjson").write_text("\n".join(lines))
+
+    settings = settings_of(tmp_path, chunk_documents=5)
+    write(-1)
+    pipeline.run(settings, DAY, [str(tmp_path / "a.ndjson")])
+    assert [count for stage, count in FakeStage.calls if stage == "tag"] == [5, 5, 5, 5]
+    FakeStage.calls = []
+    write(2)
+    outcome = pipeline.run(settings, DAY, [str(tmp_path / "a.ndjson")])
+    assert FakeStage.calls == [("tag", 4), ("relate", 4), ("summarize", 4)], "one of each chunk, together"
+    assert outcome["counts"]["unchanged"] == 16 and outcome["rows"]["documents"] == 20
+    assert warehouse.check(settings.warehouse) == []
+
+
 def test_nothing_readable_is_an_empty_partition(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
     settings = settings_of(tmp_path)

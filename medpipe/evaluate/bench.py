@@ -26,6 +26,7 @@ from medpipe.evaluate.bench_formats import WRITERS, write_fhir_ndjson
 from medpipe.settings import Settings
 
 PARTS = ("ingest", "tag", "relate", "summarize", "run")
+NIGHTS = ("reuse", "scale")  # `bench_reuse`, `bench_scale`: not among all
 SHORTEST, MEDIAN, LONGEST = 100, 500, 8000  # tokens of a note
 
 PATIENTS = ("The patient", "She", "He", "This 64-year-old woman", "The 7-year-old boy", "Mrs. Vance", "Mr. Okafor")

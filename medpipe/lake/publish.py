@@ -238,11 +238,13 @@ def _write(path: Path, table: str, blocks: Iterator[pa.Table]) -> None:
 def gather(blocks: Iterator[pa.Table], rows: int, size: int) -> Iterator[pa.Table]:
     """Joins blocks until they fill a row group of ``rows`` rows or ``size`` bytes."""
     held: list[pa.Table] = []
+    held_rows = held_bytes = 0
     for block in blocks:
         held.append(block)
-        if sum(len(part) for part in held) >= rows or sum(part.nbytes for part in held) >= size:
+        held_rows, held_bytes = held_rows + len(block), held_bytes + block.nbytes
+        if held_rows >= rows or held_bytes >= size:
             yield pa.concat_tables(held)
-            held = []
+            held, held_rows, held_bytes = [], 0, 0
     if held:
         yield pa.concat_tables(held)
 

@@ -6,6 +6,9 @@ import pytest
 
 from medpipe.evaluate.bench import LONGEST, SHORTEST, generate_notes, measure_formats, measure_part, write_sources
 from medpipe.evaluate.bench_formats import WRITERS
+from medpipe.evaluate.bench_reuse import write_notes
+from medpipe.evaluate.bench_scale import publish_work, scale_settings, write_work
+from medpipe.lake import warehouse
 from medpipe.text.tokens import tokenize
 
 
@@ -41,3 +44,21 @@ def test_every_format_is_measured_and_every_note_read() -> None:
     assert set(figures) == set(WRITERS)
     assert {name: one["notes"] for name, one in figures.items()} == dict.fromkeys(WRITERS, 3)
     assert all(one["mb_per_s"] > 0 for one in figures.values())
+
+
+def test_generated_rows_keep_the_contracts(tmp_path) -> None:
+    limits = scale_settings(tmp_path).model_copy(update={"chunk_documents": 20})
+    write_work(tmp_path, 1200, limits)
+    figures = publish_work(tmp_path, limits)
+    assert figures["rows"] == {
+        "documents": 100, "sections": 200, "entities": 600, "relations": 200, "summaries": 100, "quarantine": 0, "runs": 4
+    }  # fmt: skip
+    assert warehouse.check(limits.warehouse) == []
+    assert figures["peak_memory_mb"] > 0 and figures["publish_s"] > 0
+
+
+def test_nights_that_were_done_before_differ_in_a_tenth(tmp_path) -> None:
+    write_notes(tmp_path / "a", 30, 20)
+    write_notes(tmp_path / "b", 30, 20, changed=True)
+    one, other = ((tmp_path / name / "00000.ndjson").read_text().splitlines() for name in "ab")
+    assert [number for number in range(30) if one[number] != other[number]] == [0, 10, 20]

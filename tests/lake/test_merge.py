@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.lake.merge import merge_sorted
+from medpipe.lake.merge import align_sorted, merge_sorted
 
 KEYS = st.text("abc", min_size=1, max_size=2)
 STREAM = st.tuples(st.lists(KEYS, max_size=12), st.integers(1, 5))
@@ -41,3 +43,14 @@ def test_merge_equals_sorting_everything(streams: list[tuple[list[str], int]]) -
 
 def test_no_streams() -> None:
     assert list(merge_sorted([], ["k"])) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(STREAM, min_size=1, max_size=4))
+def test_aligned_streams_have_all_rows_of_a_key_together(streams: list[tuple[list[str], int]]) -> None:
+    parts = [(sorted(keys), size) for keys, size in streams]
+    found = list(align_sorted([blocks(keys, size, 0) for keys, size in parts], "k"))
+    for number, (keys, _) in enumerate(parts):
+        assert [key for row in found if row[number] is not None for key in row[number]["k"].to_pylist()] == keys
+    intervals = [{key for part in row if part is not None for key in part["k"].to_pylist()} for row in found]
+    assert all(max(one) < min(other) for one, other in pairwise(intervals))

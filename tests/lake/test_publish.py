@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medpipe.errors import MedpipeError
 from medpipe.lake import contracts, files, publish, warehouse
 from medpipe.lake.publish import publish_partition, recover
-from tests.lake.invented import PARTITION, publish_input, rows_of
+from tests.lake.invented import PARTITION, publish_input, rows_of, write_chunks
 
 
 def ids(root: Path, table: str) -> list[str]:
@@ -217,3 +220,49 @@ def test_manifest_is_readable_by_others(tmp_path: Path) -> None:
     publish_partition(publish_input(tmp_path, tmp_path / "w", rows_of("a.txt", 1)))
     manifest = json.loads((tmp_path / "_manifests" / f"dt={PARTITION}.json").read_text())
     assert set(manifest["tables"]) == set(contracts.TABLES)
+
+
+def test_many_files_are_merged_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine chunks, two at a time: four levels; the tables are those of one chunk, and at most three files are open."""
+    rows = rows_of("a.txt", 40)
+    small, large = tmp_path / "small", tmp_path / "large"
+    publish_partition(publish_input(large, tmp_path / "w1", rows))
+    new = publish_input(small, tmp_path / "w9", rows)
+    new = replace(new, tables=write_chunks(tmp_path / "w9", rows, chunks=9))
+    most = opened = 0
+    real = files.iter_file
+
+    def iter_file(*arguments: Any) -> Any:
+        nonlocal most, opened
+        opened += 1
+        most = max(most, opened)
+        try:
+            yield from real(*arguments)
+        finally:
+            opened -= 1
+
+    monkeypatch.setattr(publish, "MERGE_FILES", 2)
+    monkeypatch.setattr(files, "iter_file", iter_file)
+    publish_partition(new)
+    assert most <= 6, "two that are merged; documents beside the rows that they count"
+    monkeypatch.undo()
+    assert warehouse.check(small) == []
+    for table in contracts.TABLES:
+        assert warehouse.read_table(small, table).equals(warehouse.read_table(large, table))
+    assert not list(small.rglob(".*.parquet"))
+
+
+@given(
+    st.lists(st.sampled_from("abcdef"), unique=True).map(sorted),
+    st.lists(st.sampled_from("abcdef")).map(sorted),
+    st.sets(st.sampled_from("abcdef")),
+)
+@settings(deadline=None)
+def test_documents_get_the_counts_of_their_rows(documents: list[str], rows: list[str], failed: set[str]) -> None:
+    zero = pa.array([0] * len(documents), pa.int32())
+    table = pa.table({"document_id": pa.array(documents, pa.string()), "n_entities": zero, "status": pa.array(["processed"] * len(documents), pa.string())})  # fmt: skip
+    found = pa.table({"document_id": pa.array(rows, pa.string())})
+    filled = publish.fill_in(table, {"n_entities": found}, pa.array(sorted(failed), pa.string()))
+    assert filled["n_entities"].to_pylist() == [rows.count(one) for one in documents]
+    assert filled["status"].to_pylist() == ["failed" if one in failed else "processed" for one in documents]
+    assert publish.fill_in(table, {"n_entities": None}, pa.array([], pa.string()))["n_entities"].equals(table["n_entities"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.text.tokens import span_to_tokens, tokenize, tokenize_all
+from medpipe.text.tokens import count_tokens, span_to_tokens, tokenize, tokenize_all
 
 
 def words(text):
@@ -73,3 +73,8 @@ def test_span_to_tokens():
     assert span_to_tokens(tokens, 4, 12) == (1, 3)
     assert span_to_tokens(tokens, 2, 3)[0] == span_to_tokens(tokens, 2, 3)[1]
     assert span_to_tokens(tokens, 0, 18) == (0, 4)
+
+
+@given(st.lists(st.text(max_size=60), max_size=5))
+def test_counting_equals_tokenizing(texts):
+    assert count_tokens(texts) == sum(len(tokenize(text)) for text in texts)
