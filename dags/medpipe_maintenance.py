@@ -39,8 +39,9 @@ twice.
     and rewrites tables of an earlier major version. A partition is one file a table: there are no small files to merge.
   - `reprocess` takes what another model made than the settings name through the stages again, from the text in
     `documents`; where only the summarizer is new, only summaries are made.
-  - `quarantine` tries documents again that a stage refused, `max_attempts` times in all, and records whose file, limit,
-    format or reader has changed, from their sources in the landing folder where these still exist.
+  - `quarantine` tries documents again that a stage refused, `max_attempts` times in all and once with every new
+    release, and records whose file, limit, format or reader has changed, from their sources in the landing folder
+    where these still exist.
 - `dry_run`: only tells in the logs and in the results of `clear` and `find` what would be done.
 - `maintenance_partitions`: how many partitions are done again at most, the newest first; the rest the next time.
 - `warehouse`, `landing`, `profile`, `work_days`, `max_attempts`: the settings of the same names if empty.

@@ -9,8 +9,8 @@
 - ``reprocess``: sources that another model made than the settings name go through the stages again, from the text in
   ``documents``; what the stages agree on (``lake.reuse``) is taken over, so a new summarizer costs summaries only.
 - ``quarantine``: documents that a stage refused are tried again from the text in ``documents``, ``max_attempts`` times
-  in all; records that ingest refused are read again from their sources in the landing folder, where these still exist
-  and what was in the way has changed: the file, a limit, the format or mapping, the code.
+  in all and once with every new release; records that ingest refused are read again from their sources in the landing
+  folder, where these still exist and what was in the way has changed: the file, a limit, format, mapping, or release.
 
 Each can be killed and called again: what it did is done, the rest is done then, and nothing is done twice. What is done
 again is a run like any other: planned, worked off by the four stages, published at once; where the partition was
@@ -297,17 +297,21 @@ def find_retries(settings: Settings) -> tuple[list[Again], int]:
     for partition in warehouse.partitions(root)[::-1]:
         columns = ["source", "stage", "code", "attempt"]
         rows = warehouse.read_table(root, "quarantine", partition=partition, columns=columns).to_pylist()
+        if not rows:
+            continue
+        made_by = _made_by(root, partition)
         failed = [
             row
             for row in rows
-            if row["stage"] != "ingest" and row["code"] in STAGE_CODES and row["attempt"] < settings.max_attempts
-        ]
+            if row["stage"] != "ingest" and row["code"] in STAGE_CODES
+            and (row["attempt"] < settings.max_attempts or made_by.get(row["source"], {}).get("code") != now["code"])
+        ]  # fmt: skip
         if failed:
             names, codes = sorted({row["source"] for row in failed}), sorted({row["code"] for row in failed})
             found.append(Again(partition, "quarantine", "tables", tuple(names), tuple(codes)))
         refused = [row for row in rows if row["stage"] == "ingest"]
         if refused:
-            retry, missing = _find_readable(settings, partition, refused, _made_by(root, partition), now)
+            retry, missing = _find_readable(settings, partition, refused, made_by, now)
             gone += missing
             found += [retry] if retry is not None else []
     return found, gone

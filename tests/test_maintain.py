@@ -405,7 +405,7 @@ def steady(run: Any) -> Any:
     return better
 
 
-def test_tried_three_times_and_no_more(crashing: Settings) -> None:
+def test_tried_three_times_and_once_with_a_new_release(crashing: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["attempt"] for row in failed_rows(crashing)] == [1]
     documents = tables_of(crashing.warehouse)["documents"]
     for attempt in (2, 3):
@@ -417,6 +417,10 @@ def test_tried_three_times_and_no_more(crashing: Settings) -> None:
         (row["document_id"], row["status"]) for row in documents
     ]
     assert warehouse.check(crashing.warehouse) == []
+    monkeypatch.setattr(medpipe, "__version__", "99.0.0")  # which may have learned to take it
+    assert maintain.maintain(crashing, ["quarantine"])["quarantine"]["done"] == 2
+    assert [row["attempt"] for row in failed_rows(crashing)] == [4]
+    assert maintain.maintain(crashing, ["quarantine"])["quarantine"]["found"] == 0
 
 
 def test_an_attempt_that_was_killed_counts_once(crashing: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
