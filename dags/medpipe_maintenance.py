@@ -91,6 +91,8 @@ def medpipe_maintenance() -> None:
 
         params, settings = get_current_context()["params"], settings_of_run(*KNOBS)
         actions = [one for one in ("work", "compact") if one in params["actions"]]
+        if not settings.warehouse.is_dir():
+            raise AirflowSkipException(f"there is no warehouse at {settings.warehouse} yet")
         with without_note_text():
             return maintain(settings, actions, dry_run=params["dry_run"], report=print)
 

@@ -36,6 +36,9 @@ from medpipe.orchestrate import (
     without_note_text,
 )
 
+# Airflow drops events that come while a run of theirs is made, or is the one run at a time (apache/airflow#56050): the
+# runs of the clock and of events look for those of about a day that began none.
+MISSED = timedelta(hours=26)
 # What Airflow's page of the DAG shows.
 GUIDE = """
 ### medpipe, every night
@@ -54,7 +57,7 @@ the clock (setting `nightly_cron`), by hand, in a backfill, or with an event of 
 
 Every other knob is a setting (`MEDPIPE_*`, `medpipe.toml`): `nightly_cron`, `nightly_deadline_hours`, `alert_url`,
 `shards`, `cpu_stages`, `tagger`, ... With `MEDPIPE_TAGGER=models/tagger/current` a night uses the model that
-`medpipe_retrain` promoted last.
+`medpipe_retrain` promoted last (once it has promoted one).
 
 **Before the first night**: a pool `gpu` with a slot for each GPU (`airflow pools set gpu 1 "a slot a GPU"`), and
 workers on the queue `gpu`. `MEDPIPE_CPU_STAGES='["ingest"]'` sends a stage to the queue `cpu` and the default pool. The
@@ -100,18 +103,22 @@ def deadline(hours: float) -> DeadlineAlert | None:
 def medpipe_nightly() -> None:
     """plan -> (ingest -> tag -> relate -> summarize) for each shard -> publish."""
 
-    @task
-    def plan() -> dict[str, Any]:
+    @task(inlets=[LANDING])
+    def plan(*, inlet_events: Any) -> dict[str, Any]:
         """Lists the sources of the day and cuts what is new into shards."""
         from medpipe.partition import partitions_of_run
         from medpipe.pipeline import plan_night
 
         context = get_current_context()
         settings = settings_of_run("landing", "warehouse", "profile")
-        events = context["triggering_asset_events"].values()
+        run = context["dag_run"]
+        extras = [event.extra for some in context["triggering_asset_events"].values() for event in some]
+        missed = []
+        if run.run_type in ("scheduled", "asset_triggered"):
+            recent = inlet_events[LANDING].after((run.run_after - MISSED).isoformat())
+            missed = [event.extra or {} for event in recent if not event.created_dagruns]
         with without_note_text():
-            extras = [event.extra for some in events for event in some]
-            partition, *others = partitions_of_run(context["dag_run"], context["params"], extras)
+            partition, *others = partitions_of_run(run, context["params"], extras, missed)
             tagger = pin_tagger(settings)
             night = plan_night(settings.model_copy(update={"tagger": tagger}), partition)
         return night | {"tagger": tagger, "others": others}
@@ -123,7 +130,7 @@ def medpipe_nightly() -> None:
 
     @task
     def list_other_days(night: dict[str, Any]) -> list[dict[str, Any]]:
-        """Names the other days that asset events named while no run was free to take them."""
+        """Names the other days that asset events named; each gets a run by hand, which looks for no others."""
         params = {name: value for name, value in get_current_context()["params"].items() if value is not None}
         return [params | {"partition": day} for day in night["others"]]
 

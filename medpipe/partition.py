@@ -46,20 +46,27 @@ def resolve_partition(
     return (today - timedelta(days=1)).isoformat()
 
 
-def partitions_of_run(run: Any, params: Mapping[str, Any], extras: Iterable[Mapping[str, Any]] = ()) -> list[str]:
+def partitions_of_run(
+    run: Any,
+    params: Mapping[str, Any],
+    extras: Iterable[Mapping[str, Any]] = (),
+    missed: Iterable[Mapping[str, Any]] = (),
+) -> list[str]:
     """Returns the partitions that an Airflow run is asked for: first the one it works on.
 
-    Others follow where the asset events that triggered it name several days: those want runs of their own.
+    Others follow where asset events name other days: those want runs of their own.
 
     Args:
         run: the DAG run; its type, dates and key are read.
         params: its parameters.
         extras: what the asset events that triggered it say (``{"partition": "2026-01-31"}``).
+        missed: what events say that triggered no run; those that name no date are passed over.
 
     Raises:
         MedpipeError: DATE_INVALID.
     """
     named = sorted({parse_partition(str(extra["partition"])) for extra in extras if extra.get("partition")})
+    others = {str(extra.get("partition")) for extra in missed if _is_date(str(extra.get("partition")))}
     first = resolve_partition(
         params,
         run_after=run.run_after,
@@ -69,7 +76,7 @@ def partitions_of_run(run: Any, params: Mapping[str, Any], extras: Iterable[Mapp
         partition_key=getattr(run, "partition_key", None),
         named_by_assets=named,
     )
-    return [first, *(one for one in named if one != first)]
+    return [first, *sorted({*named, *others} - {first})]
 
 
 def parse_partition(value: str) -> str:
@@ -78,9 +85,13 @@ def parse_partition(value: str) -> str:
     Raises:
         MedpipeError: DATE_INVALID.
     """
+    if not _is_date(value):
+        raise MedpipeError("DATE_INVALID", value=value)
+    return value
+
+
+def _is_date(value: str) -> bool:
     try:
-        if date.fromisoformat(value).isoformat() == value:
-            return value
+        return date.fromisoformat(value).isoformat() == value
     except ValueError:
-        pass
-    raise MedpipeError("DATE_INVALID", value=value)
+        return False

@@ -87,6 +87,15 @@ def test_a_run_of_airflow(run_type: str, days: list[str], expected: list[str]) -
     assert partitions_of_run(run_of(run_type, **dates), {"partition": None}, [*extras, {}]) == expected
 
 
+def test_days_of_events_that_triggered_no_run_follow() -> None:
+    missed = [{"partition": day} for day in ("2026-01-02", "today", None, "2026-01-03")] + [{}]
+    interval = {"data_interval_start": NIGHT - timedelta(days=2)}
+    days = partitions_of_run(run_of("scheduled", **interval), {}, [], missed)
+    assert days == ["2026-01-30", "2026-01-02", "2026-01-03"]
+    days = partitions_of_run(run_of("asset_triggered"), {}, [{"partition": "2026-01-02"}], missed)
+    assert days == ["2026-01-02", "2026-01-03"]
+
+
 def test_a_manual_run_on_the_page_has_an_interval_that_is_not_meant() -> None:
     run = run_of("manual", data_interval_start=NIGHT - timedelta(days=9), logical_date=NIGHT)
     assert partitions_of_run(run, {}) == ["2026-01-31"]

@@ -31,6 +31,7 @@ from medpipe.weights import CONFIG_FILE, WEIGHTS_FILE, find_model, hash_model, r
 
 CURRENT = "current"
 HISTORY = "history.json"
+SHIPPED = "tagger"
 PROMOTION = "promotion.json"  # that ``learn.continual`` writes beside a candidate
 
 
@@ -93,7 +94,7 @@ def plan_round(
     Args:
         registry: the folder of all models; made where it is missing.
         corrections: as ``continue_training`` takes them.
-        model: what is continued while the registry has no version: name or folder.
+        model: what is continued while the registry has no version: name or folder; of ``current``, the shipped one.
         labels: label map of the corrections.
         hold: held-out data of the old labels.
         config: name or file of a config with a table ``continual``.
@@ -109,7 +110,8 @@ def plan_round(
     rounds = history(folder)
     if rounds and rounds[-1]["inputs"] == inputs:
         return None
-    base = str(current(folder) or model)
+    first = SHIPPED if Path(model).absolute() == folder / CURRENT else model  # where `current` is yet to be made
+    base = str(current(folder) or first)
     found = find_model(base)
     version = f"{read_config(found)['version']}+{make_id('version', inputs, hash_model(found))[:8]}"
     return Round(str(folder), version, base, inputs)

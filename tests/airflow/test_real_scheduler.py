@@ -209,6 +209,7 @@ def test_a_night_under_a_real_scheduler(airflow: Airflow, samples: Path, tmp_pat
     night = airflow.run_night()
     states = {key: one["state"] for key, one in night["tasks"].items()}
     assert night["state"] == "success", states
+    assert states.pop(("other_days", -1)) == "skipped"
     assert set(states.values()) == {"success"}
     for stage in ("ingest", "tag", "relate", "summarize"):
         mapped = [one for (task, index), one in night["tasks"].items() if task == f"process.{stage}"]
@@ -294,10 +295,10 @@ def test_an_event_of_the_landing_asset_begins_the_night_of_its_day(airflow: Airf
     for day in days:
         land(airflow, day)
     [asset] = airflow.call("/api/v2/assets?name_pattern=medpipe.landing")["assets"]
-    for day in days:  # at once: one run may be given both events
+    for day in days:  # at once: Airflow may give both events to one run, or drop the second
         airflow.call("/api/v2/assets/events", {"asset_id": asset["id"], "extra": {"partition": day}})
     manifests = [airflow.home / "lake" / "_manifests" / f"dt={day}.json" for day in days]
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + LIMIT / 2
     while time.monotonic() < deadline and not all(path.exists() for path in manifests):
         time.sleep(3)
     assert all(path.exists() for path in manifests), "every day that was named was worked on"
@@ -323,10 +324,10 @@ def test_a_failed_night_is_told_of_with_its_partition(airflow: Airflow, told: tu
     night = airflow.run_night("2025-01-01")  # a day without a landing folder
     assert night["state"] == "failed" and night["tasks"]["plan", -1]["try_number"] == 3
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not any("failed" in one for one in told[1]):
+    while time.monotonic() < deadline and not any("failed for the partition 2025-01-01" in one for one in told[1]):
         time.sleep(1)
-    [failed] = [one for one in told[1] if "medpipe_nightly failed" in one]
-    assert "for the partition 2025-01-01" in failed and "last task plan" in failed and "clear the failed task" in failed
+    [failed] = [one for one in told[1] if "failed for the partition 2025-01-01" in one]
+    assert "last task plan" in failed and "clear the failed task" in failed
 
 
 # --- maintenance and retraining -------------------------------------------------------------

@@ -132,6 +132,13 @@ def test_current_moves_in_one_step_and_never_to_nowhere(old: Path, tmp_path: Pat
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "current"]
 
 
+def test_the_first_round_of_a_site_that_uses_current_continues_the_shipped_model(
+    source: Path, corpora: Path, tmp_path: Path
+) -> None:
+    planned = start(tmp_path / "models", source, tmp_path / "models" / "tagger" / "current", corpora)
+    assert planned is not None and planned.base == "tagger"
+
+
 def test_no_corrections(tmp_path: Path, corpora: Path, old: Path) -> None:
     with pytest.raises(MedpipeError, match="CORPUS_NOT_FOUND"):
         start(tmp_path, tmp_path / "nowhere", old, corpora)
