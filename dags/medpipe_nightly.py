@@ -50,8 +50,9 @@ the clock (setting `nightly_cron`), by hand, in a backfill, or with an event of 
   (`{"partition": "2026-01-31"}`; of several days one is worked on, and runs are triggered for the others); of a
   scheduled run or a backfill, the day on which its data interval begins; of a run by hand, the day of its logical date
   or, while that is not over, yesterday (UTC).
-- `landing`: folder of the sources, where `{date}` stands for the day; the setting `landing` if empty.
-- `warehouse`: where the tables lie; the setting `warehouse` if empty.
+- `landing`: folder or URL of the sources, where `{date}` stands for the day; the setting `landing` if empty.
+- `warehouse`: where the tables lie, a folder or a URL of a store; the setting `warehouse` if empty. The setting
+  `storage_connection` names the connection that has the store's credentials.
 - `profile`: `fast`, `standard` or `accurate`; the setting `profile` if empty.
 - `accept`: publish the partition though it is not like those before, after a run that failed with `QUALITY_HELD`.
 

@@ -18,6 +18,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from medpipe import alerts
+from medpipe.connections import connect
 from medpipe.errors import EXIT_CONTRACT, EXIT_USAGE, MedpipeError
 from medpipe.settings import STAGES, Settings, load_settings
 
@@ -71,12 +72,16 @@ def gpu_pod() -> dict[str, Any]:
 def settings_of_run(*names: str, **more: Any) -> Settings:
     """Returns the settings with what the run's parameters of these names change, and ``more``.
 
+    The credentials of their store, from Airflow's connection, are those of the process from then on.
+
     Raises:
         AirflowFailException: where a parameter is wrong; the task is not tried again.
     """
     params = get_current_context()["params"]
     with without_note_text():
-        return load_settings(**{name: params.get(name) for name in names}, **more)
+        settings = load_settings(**{name: params.get(name) for name in names}, **more)
+        connect(settings.storage_connection)
+        return settings
 
 
 @contextmanager

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     landing: str = Field(
         "landing/{date}", description="Folder (or URL) in which a night finds its sources; {date} is the partition."
     )
+    storage_connection: str | None = Field(
+        None, description="Connection of Airflow with the credentials of a store; none: the environment's."
+    )
     format: str = Field("auto", description="Name of a reader, for sources that are not what they look like.")
     mapping: Path | None = Field(None, description="TOML file that says which columns of tables with notes are what.")
     text_column: str | None = Field(None, description="Column of the notes' text; wins over the mapping file.")

@@ -6,7 +6,7 @@ general path classes there are: what a store did not answer is an error and neve
 is remembered, since others write, too; no path carries credentials, so none can be printed.
 
 Credentials come from where each library looks for them (``AWS_*``, ``GOOGLE_APPLICATION_CREDENTIALS``,
-``AZURE_STORAGE_*``), or from ``use_credentials``.
+``AZURE_STORAGE_*``), or from ``set_credentials``.
 """
 
 from __future__ import annotations
@@ -88,19 +88,12 @@ def store_faults(path: object) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def use_credentials(protocol: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Lets all paths of a protocol use these options of its fsspec file system until the block ends."""
+def set_credentials(protocol: str, options: Mapping[str, Any]) -> None:
+    """Lets this process use options of fsspec's file system for all paths of a protocol."""
     from fsspec.config import conf
 
-    earlier = dict(conf.get(protocol, {}))
-    conf[protocol] = earlier | dict(options)
+    conf[protocol] = dict(conf.get(protocol, {})) | dict(options)
     _filesystems.clear()
-    try:
-        yield
-    finally:
-        conf[protocol] = earlier
-        _filesystems.clear()
 
 
 class StorePath:

@@ -26,7 +26,7 @@ FLOORS = [
     {"ingest", "tag", "relate", "summarize"},
     {"pipeline", "maintain"},
     {"learn", "evaluate", "export", "report", "api"},
-    {"cli", "orchestrate"},
+    {"cli", "connections", "orchestrate"},
 ]
 STAGES = FLOORS[2]
 # What a stage must not know, besides the other stages.

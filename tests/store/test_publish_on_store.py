@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from medpipe import storage
 from medpipe.errors import MedpipeError
 from medpipe.lake import commit, contracts, files, lease, publish, warehouse
 from medpipe.lake.publish import publish_partition, recover
@@ -311,8 +310,3 @@ def test_the_tables_are_plain_parquet_for_others(bucket: str, tmp_path: Path) ->
     frame = pd.read_parquet(f"{bucket}/lake/documents/v1/dt={PARTITION}/part-0.parquet")
     assert len(frame) == 3
 
-
-def test_no_credentials_stand_in_a_path(bucket: str) -> None:
-    with storage.use_credentials("s3", {"secret": "canary-secret"}):
-        path = as_location(bucket)
-        assert "canary" not in f"{path!r} {path} {vars(storage)['PROTOCOLS']}"
