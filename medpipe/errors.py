@@ -189,6 +189,11 @@ CODES: dict[str, Code] = {
         "Check its address, the bucket and the network, and run again; the tables are whole.",
         EXIT_ENVIRONMENT,
     ),
+    "STORE_UNFIT": Code(
+        "The store of {path} replaces an object that a conditional PUT (If-None-Match) must not replace.",
+        "Publishing needs such a store: S3, Google Cloud Storage, Azure Blob Storage, or another that has it.",
+        EXIT_ENVIRONMENT,
+    ),
     "STORE_REFUSED": Code(
         "The store refuses {path} to these credentials ({reason}).",
         "See README, Storage: the environment, or a connection of Airflow; then run again.",

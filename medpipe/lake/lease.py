@@ -26,16 +26,19 @@ POLL_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
+_proven: set[str] = set()  # buckets that keep the condition of a PUT
+
 
 @contextmanager
 def leased(path: StorePath, busy: MedpipeError, *, wait: float) -> Iterator[bool]:
     """Holds the lock; gives whether it had to wait.
 
     Raises:
-        MedpipeError: ``busy`` after ``wait`` seconds; STORE_REFUSED, STORE_UNREACHABLE.
+        MedpipeError: ``busy`` after ``wait`` seconds; STORE_UNFIT, STORE_REFUSED, STORE_UNREACHABLE.
     """
     owner = uuid4().hex
     waited = _acquire(path, owner, busy, wait)
+    _prove(path)
     stop = threading.Event()
     renewing = threading.Thread(target=_renew, args=(path, owner, stop), daemon=True)
     renewing.start()
@@ -66,6 +69,21 @@ def _acquire(path: StorePath, owner: str, busy: MedpipeError, wait: float) -> bo
         waited = True
         time.sleep(POLL_SECONDS)
     return waited
+
+
+def _prove(path: StorePath) -> None:
+    """Finds out, once a process, whether the store keeps what it was asked: not to replace an object that is there.
+
+    Raises:
+        MedpipeError: STORE_UNFIT where it does not; two publishes could then be decided at the same time.
+    """
+    bucket = f"{path.protocol}://{path.key.split('/')[0]}"
+    if bucket in _proven:
+        return
+    if path.create(_content("probe", 0)):
+        path.unlink(missing_ok=True)
+        raise MedpipeError("STORE_UNFIT", path=bucket)
+    _proven.add(bucket)
 
 
 def _renew(path: StorePath, owner: str, stop: threading.Event) -> None:

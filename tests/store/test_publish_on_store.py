@@ -265,6 +265,19 @@ def test_a_lock_is_waited_for_renewed_and_taken_over(root: Path, monkeypatch: py
     assert not path.exists()
 
 
+def test_a_store_without_conditional_puts_is_refused(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = as_location(memory + "/lake")
+    new = publish_input(root, tmp_path / "w", rows_of("a.txt", 2))
+    kind = type(on_store(root).fs)
+    real = kind.pipe_file
+    monkeypatch.setattr(kind, "pipe_file", lambda self, path, value, mode="overwrite": real(self, path, value))
+    with pytest.raises(MedpipeError, match="STORE_UNFIT"):
+        publish_partition(new)
+    assert on_store(root).objects() == []
+
+
 def test_only_one_creates_an_object_and_a_request_sent_twice_is_one(root: Path) -> None:
     path = on_store(root / "journal")
     assert path.create(b"mine") and path.create(b"mine")
