@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 SAMPLE ?= sample_records/fhir_bundle.json
 CORPORA ?= ../shared/corpora
 EHR ?= ../shared/ehr
-FAST := not corpora and not slow and not airflow and not workers and not faults and not browser and not tools
+FAST := not corpora and not slow and not airflow and not workers and not faults and not browser and not tools and not stores
 
 AIRFLOW = PATH="$(CURDIR)/$(BIN):$$PATH" AIRFLOW_HOME="$(CURDIR)/.airflow" AIRFLOW__CORE__DAGS_FOLDER="$(CURDIR)/dags" \
 	AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS=True AIRFLOW__API__HOST=127.0.0.1 \
 	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" MEDPIPE_REGISTRY="$(CURDIR)/models" airflow
 
-.PHONY: run test lint fuzz test-corpora test-faults test-browser test-tools test-airflow test-workers airflow airflow-celery bench bench-reuse bench-scale \
+.PHONY: run test lint fuzz test-corpora test-faults test-browser test-tools test-stores test-airflow test-workers airflow \
+	airflow-celery bench bench-reuse bench-scale \
 	datacontract clean help
 
 help:  ## what there is
@@ -46,7 +47,12 @@ airflow-celery: $(VENV)/.workers  ## Airflow with two Celery workers on this mac
 	mkdir -p landing
 	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" $(BIN)/python deploy/airflow_celery.py
 
-test-airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
+test-test-stores: $(VENV)/.dev  ## warehouses in Google Cloud Storage and Azure, on servers on loopback (Node.js)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[stores]'
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.37.0
+	$(BIN)/python -m pytest -m stores
+
+airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
 	$(BIN)/python -m pytest -m airflow
 
 test-tools: $(VENV)/.dev  ## tests with spaCy and Spark, which it installs (Java 17; minutes)

@@ -19,11 +19,14 @@ from medpipe.lake.publish import publish_partition, recover
 from medpipe.storage import StorePath, as_location, on_store
 from tests.lake.invented import PARTITION, publish_input, rows_of
 
+STORES = {"memory": "memory", "s3": "bucket", "gs": "gs_bucket", "abfs": "azure_bucket"}
+MORE = pytest.mark.stores
 
-@pytest.fixture(params=["memory", "s3"])
+
+@pytest.fixture(params=["memory", "s3", pytest.param("gs", marks=MORE), pytest.param("abfs", marks=MORE)])
 def root(request: pytest.FixtureRequest) -> Path:
     """A warehouse on a store."""
-    return as_location(request.getfixturevalue("memory" if request.param == "memory" else "bucket") + "/lake")
+    return as_location(request.getfixturevalue(STORES[request.param]) + "/lake")
 
 
 def tables_of(root: Path) -> dict[str, list[dict[str, Any]]]:
