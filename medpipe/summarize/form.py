@@ -185,15 +185,19 @@ class Form:
 
 
 @cache
-def _ahead() -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    return hash_words(AHEAD), hash_words(TO_DO), hash_words(FOLLOW), int(hash_words(("up",))[0])
+def _ahead() -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+    up, of = hash_words(("up", "of")).tolist()
+    return hash_words(AHEAD), hash_words(TO_DO), hash_words(FOLLOW), up, of
 
 
 def _looks_ahead(types: np.ndarray, sentence: np.ndarray) -> bool:
     """Says whether words speak of what comes after the visit, or the sentence that they are from says what to do."""
-    ahead, to_do, follow, up = _ahead()
+    ahead, to_do, follow, up, of = _ahead()
     if np.isin(types, ahead).any() or np.isin(sentence[:3], to_do).any():  # "Hold …", "2. Hold …"
         return True
     places = np.flatnonzero(np.isin(types, follow))
-    # "follow up", "follow - up"
-    return any(up in types[place + 1 : place + 3].tolist() for place in places.tolist())
+    for place in places.tolist():
+        after = types[place + 1 : place + 4].tolist()
+        if up in after[:2]:  # "follow up", "follow - up"
+            return of not in after[after.index(up) + 1 :][:1]  # "Follow-up of sarcoidosis": why somebody came
+    return False

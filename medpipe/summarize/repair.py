@@ -37,10 +37,10 @@ class DecodeConfig:
     attended: int = 300  # source tokens that the generator attends to
     extract_tokens: int = 120  # of an extract, at most
     extract_share: float = 1.0  # of the note's tokens that an extract has, within its limits
-    extract_least: int = 0  # tokens that an extract may have whatever its share, up to ``fill_share`` of the note
+    extract_least: int = 0  # tokens that an extract may have whatever its share: a shorter note is its own summary
     long_sentences: float = 0.0  # what a sentence's log probability gains by the log of its length in an extract
     fill_tokens: int = 0  # a summary that is shorter after the check is filled up with extracts to this length
-    fill_share: float = 1.0  # but to no more than this part of the note; nor is a short note's extract longer
+    fill_share: float = 1.0  # but to no more than this part of the note
     write_up_to: int = 0  # tokens of the longest note that the generator writes for, others get extracts; 0: any
     write_conversations: bool = False  # the generator writes for what people said to each other, not for notes
     overlap: float = 0.6  # an extract that repeats more of what was said is left out
@@ -48,8 +48,7 @@ class DecodeConfig:
 
     def extract_budget(self, tokens: int) -> int:
         """Returns the tokens of an extract from a note of ``tokens`` tokens."""
-        least = min(self.extract_least, int(self.fill_share * tokens))
-        return min(self.extract_tokens, max(least, int(self.extract_share * tokens)))
+        return min(self.extract_tokens, max(self.extract_least, int(self.extract_share * tokens)))
 
     def beam(self) -> BeamConfig:
         """Returns the knobs of the search."""
@@ -178,9 +177,7 @@ class Repair:
             chosen = impression_sentences(self.source, order)
         else:
             order = Form(self.source).covering(order)
-            whole = self.source.eligible.sum() <= self.decode.short_sentences
-            budget = self.decode.extract_tokens if whole else self.decode.extract_budget(len(self.source.tokens))
-            chosen = extract(order, self.source.lengths, budget)
+            chosen = extract(order, self.source.lengths, self.decode.extract_budget(len(self.source.tokens)))
         return self._formed(
             Outcome(
                 [self._sentence(sentence) for sentence in chosen],

@@ -95,7 +95,7 @@ def test_a_note_with_sections_has_the_best_sentence_of_each_part_first() -> None
 
 @pytest.mark.parametrize(
     ("sentence", "part"),
-    [("Hold lisinopril while sodium is low.", "plan"), ("2. Continue lisinopril.", "plan"), ("Follow-up in two weeks.", "plan"), ("He took lisinopril.", "treatment")],
+    [("Hold lisinopril while sodium is low.", "plan"), ("2. Continue lisinopril.", "plan"), ("Follow-up in two weeks.", "plan"), ("Follow-up of cough.", "problems"), ("Follow up on Friday.", "plan"), ("He took lisinopril.", "treatment")],
 )
 def test_what_to_do_is_the_plan(sentence: str, part: str) -> None:
     source = read(f"He came with cough. {sentence}", {}, [("lisinopril", "DRUG", False)] if "lisinopril" in sentence else [("cough", "SYMPTOM", False)])

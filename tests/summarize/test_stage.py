@@ -319,8 +319,7 @@ def test_only_conversations_are_written_where_the_config_says_so(stage: Summariz
 
 def test_an_extract_grows_with_its_note_within_limits(stage: Summarizer) -> None:
     decode = replace(stage.decode, mode="extractive", extract_share=0.25, extract_least=20, extract_tokens=60)
-    assert [decode.extract_budget(tokens) for tokens in (10, 100, 160, 400)] == [10, 25, 40, 60]
-    assert [replace(decode, fill_share=0.5).extract_budget(tokens) for tokens in (10, 30, 100, 400)] == [5, 15, 25, 60]
+    assert [decode.extract_budget(tokens) for tokens in (10, 100, 160, 400)] == [20, 25, 40, 60]
     assert replace(decode, extract_share=1.0, extract_least=0).extract_budget(400) == 60
     words = [f"Finding {index} was seen on day {index} in ward {index}." for index in range(60)]
     cut = Summarizer(stage.network, stage.vocabulary, replace(decode, overlap=1.0), model=stage.model)
@@ -328,11 +327,12 @@ def test_an_extract_grows_with_its_note_within_limits(stage: Summarizer) -> None
     assert [len(row["tokens"]) for row in rows] == [33, 55]
 
 
-def test_a_note_of_two_sentences_is_its_own_extract(stage: Summarizer) -> None:
-    decode = replace(stage.decode, mode="extractive", extract_share=0.25, extract_least=120, fill_share=0.5)
+def test_a_note_shorter_than_any_extract_is_its_own_summary(stage: Summarizer) -> None:
+    decode = replace(stage.decode, mode="extractive", extract_share=0.25, extract_least=16, extract_tokens=40)
     taken = Summarizer(stage.network, stage.vocabulary, decode, model=stage.model)
-    two, three = run(taken, ["No fever was seen. He coughs.", "No fever was seen. He coughs. The left knee is swollen."])
-    assert two["n_sentences"] == 2 and three["n_sentences"] < 3
+    short = "No fever was seen. He coughs. Sodium was 131."
+    (row,) = run(taken, [short])
+    assert row["text"] == short
 
 
 def test_a_short_note_is_not_filled_up_to_its_whole_length(stage: Summarizer, note: str) -> None:
