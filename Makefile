@@ -47,12 +47,12 @@ airflow-celery: $(VENV)/.workers  ## Airflow with two Celery workers on this mac
 	mkdir -p landing
 	MEDPIPE_WAREHOUSE="$(CURDIR)/medpipe-out" MEDPIPE_LANDING="$(CURDIR)/landing/{date}" $(BIN)/python deploy/airflow_celery.py
 
-test-test-stores: $(VENV)/.dev  ## warehouses in Google Cloud Storage and Azure, on servers on loopback (Node.js)
+test-stores: $(VENV)/.dev  ## warehouses in Google Cloud Storage and Azure, on servers on loopback (Node.js)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[stores]'
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.37.0
 	$(BIN)/python -m pytest -m stores
 
-airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
+test-airflow: $(VENV)/.dev  ## a real Airflow on loopback (minutes)
 	$(BIN)/python -m pytest -m airflow
 
 test-tools: $(VENV)/.dev  ## tests with spaCy and Spark, which it installs (Java 17; minutes)
