@@ -20,7 +20,6 @@ published by somebody else meanwhile, it is left as it is (``PARTITION_CHANGED``
 from __future__ import annotations
 
 import fcntl
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,11 +32,12 @@ import pyarrow.compute as pc
 
 from medpipe import pipeline
 from medpipe.errors import MedpipeError
-from medpipe.ids import hash_file
 from medpipe.ingest.sources import find_sources
-from medpipe.lake import contracts, files, warehouse
+from medpipe.lake import contracts, files, lease, warehouse
+from medpipe.lake.commit import commit_of
 from medpipe.lake.publish import identify_tables, migrate, recover
 from medpipe.settings import STAGES, Settings
+from medpipe.storage import as_location, as_store
 
 ACTIONS = ("work", "compact", "reprocess", "quarantine")
 DAY_SECONDS = 86_400.0
@@ -128,9 +128,9 @@ def clear_work(root: Path, *, days: float, dry_run: bool = False, report: Report
                 report(f"work area {area.name} of dt={partition} {'would be' if dry_run else 'is'} removed")
                 if not dry_run:
                     with files.disk_faults(area):
-                        shutil.rmtree(area)
+                        files.remove_tree(area, strict=True)
                         area.with_suffix(".lock").unlink(missing_ok=True)
-        if not dry_run and not any(folder.iterdir()):
+        if not dry_run and as_store(folder) is None and not any(folder.iterdir()):
             folder.rmdir()
     return dict(counts)
 
@@ -142,18 +142,24 @@ def _age(area: Path) -> float:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Yields what lies in a folder and still does when it is looked at."""
-    return (path for path in folder.rglob("*") if path.exists())
+    return (path for path in folder.rglob("*") if as_store(path) is not None or path.exists())
 
 
 @contextmanager
 def _free_locks(paths: Iterable[Path]) -> Iterator[bool]:
-    """Holds the locks of files, without waiting; gives whether nobody else holds one."""
+    """Holds the locks of files; gives whether nobody else holds one. Waits for nothing but a lease, on a store."""
     with ExitStack() as stack:
         try:
             for path in paths:
+                if (store := as_store(path)) is not None:
+                    busy = MedpipeError("WORK_BUSY", partition=path.parent.name.removeprefix("dt="))
+                    stack.enter_context(lease.leased(store, busy, wait=1.5 * lease.LEASE_SECONDS))
+                    continue
                 lock = stack.enter_context(path.open("a"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except (BlockingIOError, MedpipeError) as error:
+            if isinstance(error, MedpipeError) and error.code != "WORK_BUSY":
+                raise
             yield False
             return
         except FileNotFoundError:  # its run has just ended
@@ -177,7 +183,7 @@ def compact(root: Path, *, days: float, dry_run: bool = False, report: Report = 
     counts = Counter(finished=0, superseded=0, temporary=0, bytes=0, migrated=0, busy=0)
     earlier = []
     for partition in _known_partitions(root):
-        if _is_unfinished(root, partition):
+        if commit_of(root, partition).is_pending():
             with _free_locks([root / "_manifests" / f".dt={partition}.lock"]) as free:
                 counts["finished" if free else "busy"] += 1
             if not free:
@@ -195,7 +201,9 @@ def compact(root: Path, *, days: float, dry_run: bool = False, report: Report = 
                     path.unlink(missing_ok=True)
         if _has_earlier_major(root, partition):
             earlier.append(partition)
-    for path in [path for path in _walk(root) if path.name.startswith(".") and path.name.endswith(".partial")]:
+    # A store has none: an upload that was cut off is no object.
+    here = _walk(root) if as_store(root) is None else ()
+    for path in [path for path in here if path.name.startswith(".") and path.name.endswith(".partial")]:
         if path.is_file() and time.time() - path.stat().st_mtime >= days * DAY_SECONDS:
             counts.update(temporary=1, bytes=path.stat().st_size)
             report(f"{path.relative_to(root)} {'would be' if dry_run else 'is'} removed: a temporary file")
@@ -214,13 +222,8 @@ def compact(root: Path, *, days: float, dry_run: bool = False, report: Report = 
 def _known_partitions(root: Path) -> list[str]:
     """Returns the partitions that were published, or begun to be."""
     begun = [path.name.removeprefix("dt=") for path in (root / "_work").glob("dt=*/") if (path / "publish").exists()]
-    journals = [path.stem.removeprefix(".dt=") for path in (root / "_manifests").glob(".dt=????-??-??.publishing")]
+    journals = [path.name[len(".dt=") :][:10] for path in (root / "_manifests").glob(".dt=????-??-??*.publishing")]
     return sorted({*warehouse.partitions(root), *begun, *journals})
-
-
-def _is_unfinished(root: Path, partition: str) -> bool:
-    staging = root / "_work" / f"dt={partition}" / "publish"
-    return warehouse.journal_path(root, partition).exists() or staging.exists()
 
 
 def _superseded(root: Path, partition: str) -> list[Path]:
@@ -245,7 +248,9 @@ def _has_earlier_major(root: Path, partition: str) -> bool:
 
 
 def _remove_empty_folders(root: Path) -> None:
-    """Removes what is left of versions without a partition."""
+    """Removes what is left of versions without a partition; on a store there is no empty folder."""
+    if as_store(root) is not None:
+        return
     for table in contracts.TABLES:
         for folder in [*(root / table).glob("v*/dt=*"), *(root / table).glob("v*")]:
             if folder.is_dir() and not any(folder.iterdir()):
@@ -341,7 +346,7 @@ def _find_readable(
         if (
             _is_lifted(code, made_by.get(name, {}), now)
             or (code == "ATTACHMENT_UNRESOLVED" and arrived)
-            or hash_file(str(there[name])) != digests.get(name)
+            or files.digest_of(there[name]) != digests.get(name)
         ):
             chosen.setdefault(name, set()).add(code)
     missing = len({row["source"] for row in refused} - set(there))
@@ -499,7 +504,8 @@ def run_again(settings: Settings, again: Again) -> dict[str, Any]:
     night = plan_again(settings, again, shards=1)
     if not night["shards"]:
         return {}
-    lock = Path(night["work"]).with_suffix(".lock")
+    work = as_location(night["work"])
+    lock = work.with_suffix(".lock")
     with files.locked(lock, MedpipeError("WORK_BUSY", partition=again.partition)):
         try:
             for stage in STAGES:
@@ -508,7 +514,7 @@ def run_again(settings: Settings, again: Again) -> dict[str, Any]:
             done = pipeline.publish(night["work"], settings)
         except MedpipeError as error:
             if error.code == "SOURCE_CHANGED":  # nobody will ever go on with this plan
-                shutil.rmtree(night["work"], ignore_errors=True)
+                files.remove_tree(work)
                 lock.unlink(missing_ok=True)
             raise
         lock.unlink(missing_ok=True)

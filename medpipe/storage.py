@@ -218,11 +218,12 @@ class StorePath:
         return found is not None and found["type"] == "directory"
 
     def stat(self) -> SimpleNamespace:
-        """Returns ``st_size``, the bytes of the object."""
+        """Returns ``st_size``, the bytes of the object, and ``st_mtime``, when it was made by the store's clock."""
         found = self.info()
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
-        return SimpleNamespace(st_size=int(found["size"]))
+        made = self.modified() if found["type"] == "file" else None
+        return SimpleNamespace(st_size=int(found["size"] or 0), st_mtime=made.timestamp() if made else 0.0)
 
     def version(self) -> str | None:
         """Returns what the store calls the object's content (its ETag); ``None`` where it has no name for it."""
@@ -248,18 +249,30 @@ class StorePath:
         except FileNotFoundError:
             return []
 
+    def iterdir(self) -> Iterator[StorePath]:
+        """Yields the objects and folders in the folder."""
+        try:
+            with store_faults(self):
+                keys = [key.strip("/") for key in self.fs.ls(self.key, detail=False)]
+        except FileNotFoundError:
+            return
+        yield from (StorePath(self.protocol, key) for key in sorted(keys) if key != self.key)
+
     def glob(self, pattern: str) -> list[StorePath]:
         """Returns the objects and folders whose path below this one has the pattern's parts; ``**`` is any folders."""
-        wanted = pattern.split("/")
-        found = set()
-        for key in self.objects():
-            below = key.strip("/")[len(self.key) :].strip("/").split("/")
-            if "**" in wanted:
-                if _matches(below, wanted):
-                    found.add("/".join(below))
-            elif len(below) >= len(wanted) and _matches(below[: len(wanted)], wanted):
-                found.add("/".join(below[: len(wanted)]))
-        return [self / name for name in sorted(found)]
+        wanted = pattern.strip("/").split("/")
+        if "**" in wanted:
+            below = [key.strip("/")[len(self.key) :].strip("/") for key in self.objects()]
+            return [self / name for name in sorted(below) if _matches(name.split("/"), wanted)]
+        places = {self}
+        for part in wanted:
+            if any(char in part for char in "*?["):
+                places = {one for place in places for one in place.iterdir() if fnmatchcase(one.name, part)}
+            else:
+                places = {place / part for place in places}
+                if part == wanted[-1]:
+                    places = {place for place in places if place.exists()}
+        return sorted(places)
 
     def rglob(self, pattern: str) -> list[StorePath]:
         """Returns the objects anywhere below whose name has the pattern."""

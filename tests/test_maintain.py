@@ -110,7 +110,7 @@ def test_the_work_area_of_a_published_run_goes_at_once(
 ) -> None:
     settings = settings_of(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.shutil, "rmtree", lambda *_, **__: None)  # killed after the manifest
+        patch.setattr(pipeline.files, "remove_tree", lambda *_, **__: None)  # killed after the manifest
         run_sharded(settings, folder, shards=1)
     assert list((settings.warehouse / "_work").glob(f"dt={DAY}/*/plan.json"))
     assert maintain.maintain(settings, ["work"])["work"]["removed"] == 1
@@ -152,13 +152,13 @@ def test_a_killed_publish_is_finished(tmp_path: Path, folder: Path, monkeypatch:
     night = pipeline.plan(settings, DAY, [str(folder)])
     for stage in pipeline.STAGES:
         pipeline.run_stage(stage, night["work"], 0, settings)
-    from medpipe.lake import publish
+    from medpipe.lake import commit
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "_remove_earlier_majors", killed)
+        patch.setattr(commit, "_remove_earlier_majors", killed)
         with pytest.raises(KeyboardInterrupt):
             pipeline.publish(night["work"], settings)
     assert warehouse.journal_path(settings.warehouse, DAY).exists()
@@ -259,7 +259,7 @@ def test_killed_after_the_manifest(
     for stage in pipeline.STAGES:
         pipeline.run_stage(stage, planned["work"], 0, settings)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(pipeline.files, "remove_tree", lambda *_, **__: None)
         first = pipeline.publish(planned["work"], settings)
     after = tables_of(settings.warehouse)
     assert pipeline.publish(planned["work"], settings)["rows"] == first["rows"]  # its own change is no other's

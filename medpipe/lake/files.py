@@ -169,12 +169,12 @@ def _own_scratch(pid: int) -> Path:
 _held: list[IO[str]] = []
 
 
-def remove_tree(path: Path) -> None:
-    """Removes a folder and all that is in it, as far as it is there."""
+def remove_tree(path: Path, *, strict: bool = False) -> None:
+    """Removes a folder and all that is in it, as far as it is there; ``strict`` raises what the disk refuses."""
     if (store := as_store(path)) is not None:
         store.remove_tree()
     else:
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=not strict)
 
 
 def hash_bytes_of(path: Path) -> str:
