@@ -200,10 +200,9 @@ def test_airflow_gets_counters_and_gauges(monkeypatch: pytest.MonkeyPatch) -> No
     sent: list[tuple[str, str, float]] = []
     monkeypatch.setattr(stats, "incr", lambda name, value: sent.append(("incr", name, value)))
     monkeypatch.setattr(stats, "gauge", lambda name, value: sent.append(("gauge", name, value)))
-    import runpy
+    from medpipe.orchestrate import emit
 
-    dag = runpy.run_path(str(Path(__file__).parent.parent / "dags" / "medpipe_nightly.py"))
-    dag["emit"]("tag", {"notes": 20.0, "tokens_per_s": 12.5})
+    emit("tag", {"notes": 20.0, "tokens_per_s": 12.5})
     assert sent == [("incr", "medpipe.tag.notes", 20), ("gauge", "medpipe.tag.tokens_per_s", 12.5)]
 
 
