@@ -23,6 +23,7 @@ from medpipe.text.tokens import tokenize
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+LIST_MARK = re.compile(r"(?:^|(?<=[.:;?!]\s))\d{1,2}\s?[.)](?=\s)")  # "1. No effusion. 2. Old fracture."
 CHUNK = 256  # texts that the stages hold at a time
 RUN_ID = "evaluation"
 
@@ -267,11 +268,11 @@ def entity_faithfulness(
 
 
 def unsupported_numbers(sources: Sequence[str], summaries: Sequence[str]) -> float:
-    """Returns which part of the summaries' numbers their sources do not hold."""
+    """Returns which part of the summaries' numbers their sources do not hold; the numbers of a list are none."""
     numbers = missing = 0
     for source, summary in zip(sources, summaries, strict=True):
         held = set(NUMBER.findall(source))
-        said = NUMBER.findall(summary)
+        said = NUMBER.findall(LIST_MARK.sub(" ", summary))
         numbers += len(said)
         missing += sum(number not in held for number in said)
     return missing / max(1, numbers)

@@ -38,6 +38,7 @@ class DecodeConfig:
     extract_tokens: int = 120  # of an extract, at most
     extract_share: float = 1.0  # of the note's tokens that an extract has, within its limits
     extract_least: int = 0  # tokens that an extract may have whatever its share: a shorter note is its own summary
+    choice: float = 0.0  # an extract is made from the best sentences that together are so many times as long; 0: any
     long_sentences: float = 0.0  # what a sentence's log probability gains by the log of its length in an extract
     fill_tokens: int = 0  # a summary that is shorter after the check is filled up with extracts to this length
     fill_share: float = 1.0  # but to no more than this part of the note

@@ -53,13 +53,14 @@ def weigh(logits: np.ndarray, lengths: np.ndarray, weight: float) -> np.ndarray:
     return -np.logaddexp(0, -logits.astype(np.float64)) + weight * np.log(np.maximum(lengths, 3))
 
 
-def extract_order(source: Source, scores: np.ndarray, overlap: float) -> list[int]:
-    """Returns the eligible sentences, best first, without those that repeat a better one.
+def extract_order(source: Source, scores: np.ndarray, overlap: float, room: float = np.inf) -> list[int]:
+    """Returns the best eligible sentences, best first, without those that repeat a better one.
 
     Args:
         source: the note.
         scores: shape: (sentences,).
         overlap: a sentence more than this part of whose words stand in one better sentence is a repetition.
+        room: tokens; once the sentences hold so many, no more are taken.
     """
     kept: list[int] = []
     seen: list[set[int]] = []
@@ -71,7 +72,8 @@ def extract_order(source: Source, scores: np.ndarray, overlap: float) -> list[in
             continue
         kept.append(index)
         seen.append(words)
-        if len(kept) == LONGEST_EXTRACT:
+        room -= float(source.lengths[index])
+        if room <= 0 or len(kept) == LONGEST_EXTRACT:
             break
     return kept
 

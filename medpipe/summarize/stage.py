@@ -237,10 +237,7 @@ class Summarizer:
         reading = self.network.read(batch)
         logits = reading.sentence_logits.cpu().numpy()
         parts = np.split(logits, np.cumsum(batch.sentence_counts)[:-1])
-        orders = [
-            extract_order(source, weigh(part, source.lengths, self.decode.long_sentences), self.decode.overlap)
-            for source, part in zip(sources, parts, strict=True)
-        ]
+        orders = [self._order(source, part) for source, part in zip(sources, parts, strict=True)]
         scores = [1 / (1 + np.exp(-part)) for part in parts]
         drafts: list[Said | None] = [None] * len(sources)
         writing = [index for index, source in enumerate(sources) if self._writes_for(source)]
@@ -258,6 +255,12 @@ class Summarizer:
             for index, draft in zip(writing, self._write(chosen_sources, slots, flat, reading), strict=True):
                 drafts[index] = draft
         return [Selected(order, score, draft) for order, score, draft in zip(orders, scores, drafts, strict=True)]
+
+    def _order(self, source: Source, logits: np.ndarray) -> list[int]:
+        """Returns the sentences of a note that an extract may have, best first."""
+        scores = weigh(logits, source.lengths, self.decode.long_sentences)
+        room = self.decode.choice * self.decode.extract_budget(len(source.tokens)) or np.inf
+        return extract_order(source, scores, self.decode.overlap, room)
 
     def _writes_for(self, source: Source) -> bool:
         """Routes a note: says whether the generator writes for it, or its best sentences are taken as they stand."""

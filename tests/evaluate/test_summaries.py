@@ -29,6 +29,8 @@ def test_numbers_are_compared_whole() -> None:
     assert unsupported_numbers(["BP 120/80, Hb 2.5"], ["Hb 2.5, BP 120/80."]) == 0
     assert unsupported_numbers(["BP 120/80, Hb 2.5"], ["Hb 5, BP 120/80."]) == 0.5
     assert unsupported_numbers(["x"], ["none here"]) == 0
+    assert unsupported_numbers(["No effusion."], ["1. No effusion. 2) Old fracture."]) == 0, "a list counts itself"
+    assert unsupported_numbers(["Sodium was low."], ["Sodium was 131. Then 5. And 7) mg."]) == 1
 
 
 def test_entities_without_a_source_and_with_another_polarity() -> None:

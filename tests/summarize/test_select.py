@@ -28,6 +28,8 @@ def test_repetitions_are_left_out_of_an_extract() -> None:
     source = read_source("Chronic heart failure was found. Heart failure was found. Fever began on Sunday.")
     assert extract_order(source, np.array([2.0, 1.0, 0.0]), overlap=0.6) == [0, 2]
     assert extract_order(source, np.array([2.0, 1.0, 0.0]), overlap=1.0) == [0, 1, 2]
+    assert extract_order(source, np.array([2.0, 1.0, 0.0]), overlap=0.6, room=6) == [0]
+    assert extract_order(source, np.array([2.0, 1.0, 0.0]), overlap=0.6, room=7) == [0, 2]
 
 
 def test_an_extract_keeps_to_its_length_and_has_at_least_one_sentence() -> None:
