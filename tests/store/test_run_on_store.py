@@ -284,6 +284,50 @@ def test_refused_credentials_and_a_missing_bucket(
     forget_clients()
 
 
+class HttpError(Exception):
+    """As gcsfs and azure raise it: with the status."""
+
+    def __init__(self, status: int) -> None:
+        self.code = status
+        super().__init__("https://signed?secret")
+
+
+HttpError.__module__ = "gcsfs.retry"
+
+
+def of_botocore(code: str) -> OSError:
+    """What s3fs makes of an answer of S3 that has no better name."""
+    cause = type("ClientError", (Exception,), {"__module__": "botocore.exceptions"})("secret")
+    cause.response = {"Error": {"Code": code}}  # type: ignore[attr-defined]
+    error = OSError(22, "secret")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        pytest.param(HttpError(403), "STORE_REFUSED", id="403"),
+        pytest.param(HttpError(503), "STORE_UNREACHABLE", id="503"),
+        pytest.param(OSError("Forbidden: https://signed?secret"), "STORE_REFUSED", id="forbidden"),
+        pytest.param(PermissionError("secret"), "STORE_REFUSED", id="permission"),
+        pytest.param(of_botocore("AuthorizationHeaderMalformed"), "STORE_UNREACHABLE", id="region"),
+        pytest.param(ConnectionResetError("secret"), "STORE_UNREACHABLE", id="reset"),
+        pytest.param(TimeoutError(), "STORE_UNREACHABLE", id="timeout"),
+    ],
+)
+def test_what_clients_raise_becomes_a_code_without_their_message(error: Exception, code: str) -> None:
+    with pytest.raises(MedpipeError) as caught, storage.store_faults("s3://bucket"):
+        raise error
+    assert caught.value.code == code and "secret" not in str(caught.value)
+
+
+def test_other_errors_pass() -> None:
+    for error in (ValueError("x"), OSError(28, "full"), FileNotFoundError("x")):
+        with pytest.raises(type(error)), storage.store_faults("s3://bucket"):
+            raise error
+
+
 def test_urls_that_are_none_of_ours_and_extras_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MedpipeError, match="SETTING_INVALID"):
         load_settings(warehouse="ftp://host/lake")
