@@ -32,7 +32,7 @@ KILLS = int(os.environ.get("MEDPIPE_KILLS", "100"))
 
 
 def settings_on(bucket: str, name: str = "lake", **changes: Any) -> Settings:
-    return load_settings(warehouse=f"{bucket}/{name}", **({"chunk_documents": 9} | changes))
+    return load_settings(warehouse=f"{bucket}/{name}", **({"chunk_documents": 40} | changes))
 
 
 def left_over(root: Path) -> list[str]:
@@ -47,7 +47,7 @@ def upload(folder: Path, url: str) -> None:
 
 
 def test_the_tables_of_a_store_are_those_of_a_disk(tmp_path: Path, folder: Path, bucket: str) -> None:
-    local, remote = settings_of(tmp_path, chunk_documents=9), settings_on(bucket)
+    local, remote = settings_of(tmp_path, chunk_documents=40), settings_on(bucket)
     one, other = (pipeline.run(settings, DAY, [str(folder)]) for settings in (local, remote))
     assert one == other
     assert tables_of(local.warehouse) == tables_of(remote.warehouse)
@@ -83,7 +83,7 @@ def test_many_workers_share_the_work_area_of_a_store(
 
 
 def test_damaged_work_files_are_made_again(folder: Path, bucket: str, expected: Tables) -> None:
-    settings = settings_on(bucket)
+    settings = settings_on(bucket, chunk_documents=9)
     night = pipeline.plan(settings, DAY, [str(folder)])
     for stage in ("ingest", "tag"):
         pipeline.run_stage(stage, night["work"], 0, settings)
@@ -199,7 +199,7 @@ def test_a_landing_folder_in_a_store(
     on_store(as_location(f"{bucket}/landing/{DAY}/_SUCCESS")).write_bytes(b"")
     landing = f"{bucket}/landing/{{date}}"
     root = f"{bucket}/lake" if warehouse_on == "store" else str(tmp_path / "lake")
-    settings = load_settings(warehouse=root, landing=landing, chunk_documents=9)
+    settings = load_settings(warehouse=root, landing=landing, chunk_documents=40)
     night = pipeline.plan_night(settings, DAY)
     assert night["sources"] == 5
     for shard in night["shards"]:
