@@ -15,6 +15,7 @@ from medpipe.lake.publish import publish_partition
 from medpipe.storage import as_location, on_store
 from tests.lake.invented import PARTITION, publish_input, rows_of
 
+
 @pytest.fixture
 def warehouse(bucket: str, tmp_path: Path) -> str:
     """A warehouse with a partition of three notes."""
