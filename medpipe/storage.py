@@ -78,14 +78,37 @@ def store_faults(path: object) -> Iterator[None]:
     except (MedpipeError, FileNotFoundError, FileExistsError):
         raise
     except Exception as error:
-        kind = type(error).__name__  # the message may hold a signed address
-        client = type(error).__module__.partition(".")[0] in CLIENTS
-        if isinstance(error, PermissionError) or (client and ("Credential" in kind or "Auth" in kind)):
-            raise MedpipeError("STORE_REFUSED", path=path, reason=kind) from None
-        busy = isinstance(error, OSError) and error.errno in (errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
-        if client or isinstance(error, ConnectionError | TimeoutError) or (busy and kind != "FileExpired"):
-            raise MedpipeError("STORE_UNREACHABLE", path=path, reason=kind) from None
-        raise
+        refused, reason = _judge(error)
+        if reason is None:
+            raise
+        raise MedpipeError("STORE_REFUSED" if refused else "STORE_UNREACHABLE", path=path, reason=reason) from None
+
+
+def _judge(error: Exception) -> tuple[bool, str | None]:
+    """Returns whether an error is about credentials, and its kind; no kind where it is of no store.
+
+    Its message is not passed on: it may hold a signed address.
+    """
+    kind = type(error).__name__
+    if kind == "FileExpired":  # the object was replaced while it was read
+        return False, None
+    cause = error if _is_clients(error) else error.__cause__
+    told = getattr(cause, "response", None)
+    code = str(told.get("Error", {}).get("Code", kind)) if isinstance(told, dict) else kind  # of botocore
+    status = getattr(error, "code", None) or getattr(error, "status_code", None)  # of gcsfs, of azure
+    if (
+        isinstance(error, PermissionError)
+        or status in (401, 403)
+        or (isinstance(error, OSError) and str(error).startswith("Forbidden"))  # of gcsfs
+        or (_is_clients(error) and ("Credential" in kind or "Auth" in kind))
+    ):
+        return True, code
+    down = isinstance(error, ConnectionError | TimeoutError) or _is_clients(error)
+    return False, code if down or (isinstance(error, OSError) and _is_clients(cause)) else None
+
+
+def _is_clients(error: BaseException | None) -> bool:
+    return type(error).__module__.partition(".")[0] in CLIENTS
 
 
 def set_credentials(protocol: str, options: Mapping[str, Any]) -> None:

@@ -102,6 +102,9 @@ def fetched(sources: Sequence[Source]) -> Iterator[list[Source]]:
     Raises:
         MedpipeError: DISK_FULL; INPUT_UNREADABLE where one is gone; STORE_REFUSED, STORE_UNREACHABLE.
     """
+    if all(as_store(source.path) is None for source in sources):
+        yield list(sources)
+        return
     with files.scratch() as folder, files.disk_faults(folder):
         yield [_fetch(source, folder / str(number)) for number, source in enumerate(sources)]
 

@@ -158,15 +158,11 @@ def _own_scratch(pid: int) -> Path:
         except OSError:  # in use, another user's, or gone
             continue
     folder = Path(tempfile.mkdtemp(prefix="medpipe-scratch-"))
-    held = (folder / "lock.new").open("w")
-    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    Path(held.name).rename(folder / "lock")
-    _held.append(held)  # the lock lasts as long as the process
+    descriptor = os.open(folder / "lock.new", os.O_CREAT | os.O_RDWR, 0o600)  # open as long as the process lasts
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    (folder / "lock.new").rename(folder / "lock")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-_held: list[IO[str]] = []
 
 
 def remove_tree(path: Path, *, strict: bool = False) -> None:

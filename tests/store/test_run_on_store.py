@@ -32,7 +32,7 @@ KILLS = int(os.environ.get("MEDPIPE_KILLS", "100"))
 
 
 def settings_on(bucket: str, name: str = "lake", **changes: Any) -> Settings:
-    return load_settings(warehouse=f"{bucket}/{name}", **({"chunk_documents": 9} | changes))
+    return load_settings(warehouse=f"{bucket}/{name}", **({"chunk_documents": 40} | changes))
 
 
 def left_over(root: Path) -> list[str]:
@@ -47,7 +47,7 @@ def upload(folder: Path, url: str) -> None:
 
 
 def test_the_tables_of_a_store_are_those_of_a_disk(tmp_path: Path, folder: Path, bucket: str) -> None:
-    local, remote = settings_of(tmp_path, chunk_documents=9), settings_on(bucket)
+    local, remote = settings_of(tmp_path, chunk_documents=40), settings_on(bucket)
     one, other = (pipeline.run(settings, DAY, [str(folder)]) for settings in (local, remote))
     assert one == other
     assert tables_of(local.warehouse) == tables_of(remote.warehouse)
@@ -83,7 +83,7 @@ def test_many_workers_share_the_work_area_of_a_store(
 
 
 def test_damaged_work_files_are_made_again(folder: Path, bucket: str, expected: Tables) -> None:
-    settings = settings_on(bucket)
+    settings = settings_on(bucket, chunk_documents=9)
     night = pipeline.plan(settings, DAY, [str(folder)])
     for stage in ("ingest", "tag"):
         pipeline.run_stage(stage, night["work"], 0, settings)
@@ -199,7 +199,7 @@ def test_a_landing_folder_in_a_store(
     on_store(as_location(f"{bucket}/landing/{DAY}/_SUCCESS")).write_bytes(b"")
     landing = f"{bucket}/landing/{{date}}"
     root = f"{bucket}/lake" if warehouse_on == "store" else str(tmp_path / "lake")
-    settings = load_settings(warehouse=root, landing=landing, chunk_documents=9)
+    settings = load_settings(warehouse=root, landing=landing, chunk_documents=40)
     night = pipeline.plan_night(settings, DAY)
     assert night["sources"] == 5
     for shard in night["shards"]:
@@ -282,6 +282,50 @@ def test_refused_credentials_and_a_missing_bucket(
         pipeline.run(settings_on(bucket), DAY, [str(folder)])
     assert "secret" not in str(caught.value) and caught.value.exit_code == 5
     forget_clients()
+
+
+class HttpError(Exception):
+    """As gcsfs and azure raise it: with the status."""
+
+    def __init__(self, status: int) -> None:
+        self.code = status
+        super().__init__("https://signed?secret")
+
+
+HttpError.__module__ = "gcsfs.retry"
+
+
+def of_botocore(code: str) -> OSError:
+    """What s3fs makes of an answer of S3 that has no better name."""
+    cause = type("ClientError", (Exception,), {"__module__": "botocore.exceptions"})("secret")
+    cause.response = {"Error": {"Code": code}}  # type: ignore[attr-defined]
+    error = OSError(22, "secret")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        pytest.param(HttpError(403), "STORE_REFUSED", id="403"),
+        pytest.param(HttpError(503), "STORE_UNREACHABLE", id="503"),
+        pytest.param(OSError("Forbidden: https://signed?secret"), "STORE_REFUSED", id="forbidden"),
+        pytest.param(PermissionError("secret"), "STORE_REFUSED", id="permission"),
+        pytest.param(of_botocore("AuthorizationHeaderMalformed"), "STORE_UNREACHABLE", id="region"),
+        pytest.param(ConnectionResetError("secret"), "STORE_UNREACHABLE", id="reset"),
+        pytest.param(TimeoutError(), "STORE_UNREACHABLE", id="timeout"),
+    ],
+)
+def test_what_clients_raise_becomes_a_code_without_their_message(error: Exception, code: str) -> None:
+    with pytest.raises(MedpipeError) as caught, storage.store_faults("s3://bucket"):
+        raise error
+    assert caught.value.code == code and "secret" not in str(caught.value)
+
+
+def test_other_errors_pass() -> None:
+    for error in (ValueError("x"), OSError(28, "full"), FileNotFoundError("x")):
+        with pytest.raises(type(error)), storage.store_faults("s3://bucket"):
+            raise error
 
 
 def test_urls_that_are_none_of_ours_and_extras_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
