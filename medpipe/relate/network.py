@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 from torch_geometric.nn import GATv2Conv
 
+from medpipe.relate.concepts import CONCEPT_FEATURES, concept_features
 from medpipe.relate.features import EDGE_KINDS, PAIR_FEATURES, GraphBatch
 from medpipe.relate.knowledge import FEATURES
 from medpipe.text.encoder import EncoderConfig, SentenceEncoder
@@ -33,6 +34,7 @@ class NetworkConfig:
     node: int = 128
     heads: int = 4
     layers: int = 2  # of graph attention; 0: the pair classifier alone
+    concepts: bool = False  # whether the classifier is told how head and tail lie in the document as concepts
     dropout: float = 0.3
     encoder_dropout: float = 0.3
     word_dropout: float = 0.15
@@ -73,6 +75,7 @@ class RelationNetwork(nn.Module):
         self.pair_head = nn.Linear(config.node, config.node)
         self.pair_tail = nn.Linear(config.node, config.node, bias=False)
         self.pair_both = nn.Linear(config.node + PAIR_FEATURES, config.node, bias=False)
+        self.pair_concepts = nn.Linear(CONCEPT_FEATURES, config.node, bias=False) if config.concepts else None
         self.output = nn.Linear(config.node, types)
         # Of each type, what a logarithm of counts adds to the logit; nothing until it is learned.
         self.knowledge = nn.Parameter(torch.zeros(types, FEATURES)) if config.knowledge else None
@@ -143,6 +146,8 @@ class RelationNetwork(nn.Module):
         mentions = self.dropout(mentions)
         both = torch.cat([mentions[head] * mentions[tail], as_tensor(batch.pair_features, device)], dim=1)
         hidden = self.pair_head(mentions)[head] + self.pair_tail(mentions)[tail] + self.pair_both(both) + between
+        if self.pair_concepts is not None:
+            hidden = hidden + self.pair_concepts(as_tensor(concept_features(batch), device))
         logits: Tensor = self.output(self.dropout(gelu(hidden)))
         if self.knowledge is None:
             return logits
