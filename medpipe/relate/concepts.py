@@ -11,6 +11,8 @@ All counts are made for a batch of documents at once; time and memory grow with 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from medpipe.relate.features import GraphBatch
@@ -20,22 +22,48 @@ OF_BOTH = 21
 CONCEPT_FEATURES = 2 * OF_ONE + OF_BOTH
 
 
-def concept_features(batch: GraphBatch) -> np.ndarray:
-    """Returns what all mentions of their concepts say of the pairs. shape: (pairs, CONCEPT_FEATURES), float32."""
-    pairs, label, concept, sentence = batch.pairs, batch.label, batch.concept, batch.sentence
-    document, sentence_document = batch.document, batch.sentence_document
-    if not len(pairs):
-        return np.zeros((0, CONCEPT_FEATURES), dtype=np.float32)
-    head, tail = pairs[:, 0], pairs[:, 1]
-    kind = document * (int(label.max()) + 1) + label  # mentions of one label in one document
-    sentences = np.bincount(sentence_document)
-    start = np.cumsum(sentences) - sentences  # the first sentence of each document
-    spread = np.bincount(distinct(concept, sentence)[0], minlength=int(concept.max()) + 1)  # sentences of a concept
-    one = features_of_one(kind, concept, sentence - start[document], sentences[document], spread[concept])
-    both = features_of_both(
-        pairs, batch.first, batch.last, kind, concept, sentence, spread, start[document], sentences[document]
+@dataclass(frozen=True, slots=True)
+class ConceptPairs:
+    """The pairs of a batch by the two concepts (and labels) that they join, and which of those are rivals."""
+
+    group: np.ndarray  # shape: (pairs,), int64; the same number for the same concepts and labels
+    head: np.ndarray  # shape: (groups,), int64; a mention that is head of one of the group's pairs
+    tail: np.ndarray  # shape: (groups,), int64; and its tail
+    for_tail: np.ndarray  # shape: (groups,), int64; the same number for the same tail and label of the head
+    for_head: np.ndarray  # shape: (groups,), int64; the same number for the same head and label of the tail
+    in_document: np.ndarray  # shape: (groups,), int64; the same number for the same document and labels
+
+
+def join_concepts(batch: GraphBatch) -> ConceptPairs:
+    """Returns the pairs of a batch by their concepts. Numbers of every kind begin at 0 and leave none out."""
+    head, tail = batch.pairs[:, 0], batch.pairs[:, 1]
+    labels = int(batch.label.max(initial=0)) + 1
+    one, two = (batch.concept[end] * labels + batch.label[end] for end in (head, tail))
+    _, example, group = np.unique(one * (int(two.max(initial=0)) + 1) + two, return_index=True, return_inverse=True)
+    head, tail, one, two = head[example], tail[example], one[example], two[example]
+    kind = batch.label[head] * labels + batch.label[tail]
+    keys = (
+        two * labels + batch.label[head],
+        one * labels + batch.label[tail],
+        batch.document[head] * labels**2 + kind,
     )
-    return np.concatenate([one[head], one[tail], both], axis=1, dtype=np.float32)
+    return ConceptPairs(group.reshape(-1), head, tail, *(np.unique(key, return_inverse=True)[1] for key in keys))
+
+
+def concept_features(batch: GraphBatch, joined: ConceptPairs) -> np.ndarray:
+    """Returns what all mentions of their concepts say of the pairs. shape: (groups, CONCEPT_FEATURES), float32."""
+    if not len(joined.head):
+        return np.zeros((0, CONCEPT_FEATURES), dtype=np.float32)
+    concept, document = batch.concept, batch.document
+    kind = document * (int(batch.label.max()) + 1) + batch.label  # mentions of one label in one document
+    sentences = np.bincount(batch.sentence_document)
+    start = np.cumsum(sentences) - sentences  # the first sentence of each document
+    place, sentences = batch.sentence - start[document], sentences[document]  # shape: (mentions,)
+    # In how many sentences each concept stands.
+    spread = np.bincount(distinct(concept, batch.sentence)[0], minlength=int(concept.max()) + 1)
+    one = features_of_one(kind, concept, place, sentences, spread[concept])
+    both = features_of_both(batch, joined, place, sentences, spread)
+    return np.concatenate([one[joined.head], one[joined.tail], both], axis=1, dtype=np.float32)
 
 
 def features_of_one(
@@ -73,65 +101,46 @@ def features_of_one(
 
 
 def features_of_both(
-    pairs: np.ndarray,
-    first: np.ndarray,
-    last: np.ndarray,
-    kind: np.ndarray,
-    concept: np.ndarray,
-    sentence: np.ndarray,
-    spread: np.ndarray,
-    start: np.ndarray,
-    sentences: np.ndarray,
+    batch: GraphBatch, joined: ConceptPairs, place: np.ndarray, sentences: np.ndarray, spread: np.ndarray
 ) -> np.ndarray:
-    """Returns how the two concepts of each pair lie to each other. shape: (pairs, OF_BOTH).
+    """Returns how the two concepts of each group of pairs lie to each other. shape: (groups, OF_BOTH).
 
     Args:
-        pairs: shape: (pairs, 2).
-        first: shape: (mentions,).
-        last: shape: (mentions,).
-        kind: shape: (mentions,); label and document.
-        concept: shape: (mentions,).
-        sentence: shape: (mentions,).
-        spread: shape: (concepts,); in how many sentences a concept stands.
-        start: shape: (mentions,); the first sentence of its document.
+        batch: the documents.
+        joined: of ``join_concepts``.
+        place: shape: (mentions,); sentences since the document's first.
         sentences: shape: (mentions,); how many its document has.
+        spread: shape: (concepts,); in how many sentences a concept stands.
     """
-    head, tail = pairs[:, 0], pairs[:, 1]
-    apart = np.abs(sentence[head] - sentence[tail])
-    gap = np.maximum(0, np.maximum(first[tail] - last[head], first[head] - last[tail]) - 1)
-    # The pairs of two concepts, labels apart, are a group; the nearest of them stands for it.
-    key = concept[head] * (int(concept.max()) + 1) + concept[tail]
-    order = np.lexsort((gap, apart, kind[head], kind[tail], key))
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = np.any([np.diff(one[order]) != 0 for one in (key, kind[head], kind[tail])], axis=0)
-    group = np.empty(len(order), dtype=np.int64)
-    group[order] = np.cumsum(new) - 1
-    nearest = order[new]  # shape: (groups,); pairs
-    one, two = head[nearest], tail[nearest]
+    head, tail = batch.pairs[:, 0], batch.pairs[:, 1]
+    one, two, group = joined.head, joined.tail, joined.group
+    apart = np.abs(batch.sentence[head] - batch.sentence[tail])
+    gap = np.maximum(0, np.maximum(batch.first[tail] - batch.last[head], batch.first[head] - batch.last[tail]) - 1)
+    # The nearest pair of a group.
+    order = np.lexsort((gap, apart, group))
+    nearest = order[np.searchsorted(group[order], np.arange(len(one)))]
+    ahead, gap = batch.first[head[nearest]] < batch.first[tail[nearest]], gap[nearest]
     near = apart == 0
-    shared_group, shared_sentence = distinct(group[near], sentence[head][near])
-    shared = np.bincount(shared_group, minlength=len(nearest))
-    at_start, at_end = np.zeros(len(nearest), dtype=bool), np.zeros(len(nearest), dtype=bool)
-    at_start[shared_group[shared_sentence == start[one[shared_group]]]] = True
-    at_end[shared_group[shared_sentence == (start + sentences - 1)[one[shared_group]]]] = True
-    of_head, of_tail = spread[concept[one]], spread[concept[two]]
-    # A group's rivals have the same tail and a head of the same label, or the other way round.
-    kinds = int(kind.max()) + 1
-    for_tail, for_head = concept[two] * kinds + kind[one], concept[one] * kinds + kind[two]
-    distance = np.minimum(apart[nearest], 99) * 1000 + np.minimum(gap[nearest], 999)
-    ranks = [rank_among(rivals, value) for value in (distance, -shared) for rivals in (for_tail, for_head)]
-    together = np.zeros(kinds, dtype=np.int64)
-    np.maximum.at(together, kind[one], shared)
-    candidates = np.bincount(kind[one], minlength=kinds)[kind[one]]
+    shared_group, shared_place = distinct(group[near], place[head][near])
+    shared = np.bincount(shared_group, minlength=len(one))
+    at_start, at_end = np.zeros(len(one), dtype=bool), np.zeros(len(one), dtype=bool)
+    at_start[shared_group[shared_place == 0]] = True
+    at_end[shared_group[shared_place == sentences[one[shared_group]] - 1]] = True
+    apart = apart[nearest]
+    distance = np.minimum(apart, 99) * 1000 + np.minimum(gap, 999)
+    ranks = [
+        rank_among(rivals, value) for value in (distance, -shared) for rivals in (joined.for_tail, joined.for_head)
+    ]
+    most = np.zeros(int(joined.in_document.max()) + 1, dtype=np.int64)
+    np.maximum.at(most, joined.in_document, shared)
     columns = [
-        shared > 0, np.log1p(shared) / 2, shared / of_head, shared / of_tail,
-        shared / np.maximum(1, together[kind[one]]), apart[nearest] == 0, apart[nearest] == 1,
-        np.log1p(apart[nearest]) / 2, np.log1p(gap[nearest]) / 4,
-        first[one] < first[two], at_start, at_end, np.log(candidates) / 4, np.log(sentences[one]) / 3,
-        *(np.log1p(rank) / 2 for rank in ranks), *(rank == 0 for rank in ranks[:2]),
+        shared > 0, np.log1p(shared) / 2, shared / spread[batch.concept[one]], shared / spread[batch.concept[two]],
+        shared / np.maximum(1, most)[joined.in_document], apart == 0, apart == 1, np.log1p(apart) / 2,
+        np.log1p(gap) / 4, ahead, at_start, at_end, np.log(np.bincount(joined.in_document))[joined.in_document] / 4,
+        np.log(sentences[one]) / 3, *(np.log1p(rank) / 2 for rank in ranks), *(rank == 0 for rank in ranks[:2]),
         ranks[0] + ranks[1] == 0,
     ]  # fmt: skip
-    return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)[group]
+    return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
 
 
 def distinct(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

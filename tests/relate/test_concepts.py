@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medpipe.relate.concepts import CONCEPT_FEATURES, OF_ONE, concept_features, rank_among
+from medpipe.relate.concepts import CONCEPT_FEATURES, OF_ONE, concept_features, join_concepts, rank_among
 from medpipe.relate.features import GraphBatch, Mentions, TypeRule, build_graph, collate
 from medpipe.text.features import WordTable
 from medpipe.text.rows import make_rows
@@ -44,6 +42,11 @@ def batch_of(parts: list[tuple[str, Mentions]]) -> GraphBatch:
     return collate(graphs, rows, range(len(parts)), LABELS, 4096)
 
 
+def features_of(batch: GraphBatch) -> np.ndarray:
+    joined = join_concepts(batch)
+    return concept_features(batch, joined)[joined.group]
+
+
 def naive(batch: GraphBatch, head: int, tail: int) -> dict[str, float]:
     """The counts of one pair, by loops."""
     ours = [i for i in range(len(batch.label)) if batch.document[i] == batch.document[head]]
@@ -65,7 +68,7 @@ def naive(batch: GraphBatch, head: int, tail: int) -> dict[str, float]:
     for one in pairs:
         groups[alike(one)] = min(distance(one), groups.get(alike(one), 10**9))
     group = alike((head, tail))
-    rivals = [value for other, value in groups.items() if (other[1], other[2]) == (group[1], group[2])]
+    rivals = [value for other, value in groups.items() if other[1:] == group[1:]]
     both = set()
     for a, b in pairs:
         if alike((a, b)) == group and batch.sentence[a] == batch.sentence[b]:
@@ -100,7 +103,7 @@ PLACES = {
 @given(st.lists(documents(), min_size=1, max_size=3))
 def test_counts_equal_naive_ones(parts: list[tuple[str, Mentions]]) -> None:
     batch = batch_of(parts)
-    found = concept_features(batch)
+    found = features_of(batch)
     assert found.shape == (len(batch.pairs), CONCEPT_FEATURES) and np.isfinite(found).all()
     for (head, tail), row in zip(batch.pairs.tolist(), found, strict=True):
         for name, value in naive(batch, head, tail).items():
@@ -111,9 +114,9 @@ def test_counts_equal_naive_ones(parts: list[tuple[str, Mentions]]) -> None:
 @given(st.lists(documents(), min_size=2, max_size=3))
 def test_a_document_is_counted_alone(parts: list[tuple[str, Mentions]]) -> None:
     batch = batch_of(parts)
-    found = concept_features(batch)
+    found = features_of(batch)
     for number, part in enumerate(parts):
-        assert np.array_equal(found[batch.pair_document == number], concept_features(batch_of([part])))
+        assert np.array_equal(found[batch.pair_document == number], features_of(batch_of([part])))
 
 
 def test_all_pairs_of_two_concepts_are_told_the_same() -> None:
@@ -121,7 +124,7 @@ def test_all_pairs_of_two_concepts_are_told_the_same() -> None:
     spans = [(text.index("lupus"), 0), (text.index("fever"), 1), (text.index("fever of"), 1)]
     spans += [(text.index("lupus fell"), 0), (text.rindex("lupus"), 0)]
     mentions = Mentions(*np.array([(at, at + 5, label) for at, label in spans], dtype=np.int64).T)
-    found = concept_features(batch_of([(text, mentions)]))
+    found = features_of(batch_of([(text, mentions)]))
     batch = batch_of([(text, mentions)])
     pairs = [
         row for row, (head, tail) in enumerate(batch.pairs.tolist()) if batch.label[[head, tail]].tolist() == [0, 1]
@@ -133,9 +136,29 @@ def test_all_pairs_of_two_concepts_are_told_the_same() -> None:
 def test_a_batch_without_pairs_has_no_counts() -> None:
     mentions = Mentions(*np.array([(0, 2, 2)], dtype=np.int64).T)
     batch = batch_of([("We saw fever.", mentions)])
-    assert concept_features(replace(batch)).shape == (0, CONCEPT_FEATURES)
+    assert features_of(batch).shape == (0, CONCEPT_FEATURES)
 
 
 def test_ranks_count_smaller_rivals_only() -> None:
     found = rank_among(np.array([4, 4, 4, 0, 4]), np.array([-3, 5, 5, 1, -9]))
     assert found.tolist() == [1, 2, 2, 0, 0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(documents(), min_size=1, max_size=3))
+def test_rivals_share_document_and_labels_and_an_end(parts: list[tuple[str, Mentions]]) -> None:
+    batch = batch_of(parts)
+    joined = join_concepts(batch)
+    ends = [(*batch.concept[[h, t]].tolist(), *batch.label[[h, t]].tolist()) for h, t in batch.pairs.tolist()]
+    groups = sorted(set(ends))
+    assert len(joined.head) == len(groups)
+    of_group = {int(group): end for group, end in zip(joined.group, ends, strict=True)}
+    documents_of = {end: int(batch.document[head]) for end, (head, _) in zip(ends, batch.pairs.tolist(), strict=True)}
+    for one in range(len(groups)):
+        for two in range(len(groups)):
+            (h1, t1, a1, b1), (h2, t2, a2, b2) = of_group[one], of_group[two]
+            alike = (a1, b1) == (a2, b2)
+            assert (joined.for_tail[one] == joined.for_tail[two]) == (t1 == t2 and alike)
+            assert (joined.for_head[one] == joined.for_head[two]) == (h1 == h2 and alike)
+            same_document = documents_of[of_group[one]] == documents_of[of_group[two]]
+            assert (joined.in_document[one] == joined.in_document[two]) == (same_document and alike)
