@@ -38,6 +38,9 @@ class NetworkConfig:
     dropout: float = 0.3
     encoder_dropout: float = 0.3
     word_dropout: float = 0.15
+    mentions: bool = (
+        True  # whether each pair of mentions is judged by itself; else all of two concepts are judged alike
+    )
     knowledge: bool = False  # whether what other documents tell of two concepts counts
 
 
@@ -75,7 +78,8 @@ class RelationNetwork(nn.Module):
         self.pair_head = nn.Linear(config.node, config.node)
         self.pair_tail = nn.Linear(config.node, config.node, bias=False)
         self.pair_both = nn.Linear(config.node + PAIR_FEATURES, config.node, bias=False)
-        self.output = nn.Linear(config.node, types)
+        self.types = types
+        self.output = nn.Linear(config.node, types) if config.mentions else None
         self.concepts = ConceptJudge(config, types) if config.concepts else None
         # Of each type, what a logarithm of counts adds to the logit; nothing until it is learned.
         self.knowledge = nn.Parameter(torch.zeros(types, FEATURES)) if config.knowledge else None
@@ -146,11 +150,11 @@ class RelationNetwork(nn.Module):
         mentions = self.dropout(mentions)
         both = torch.cat([mentions[head] * mentions[tail], as_tensor(batch.pair_features, device)], dim=1)
         hidden = self.pair_head(mentions)[head] + self.pair_tail(mentions)[tail] + self.pair_both(both) + between
+        logits = hidden.new_zeros(len(head), self.types)
         if self.concepts is not None:
-            hidden, of_concepts = self.concepts(batch, hidden)
-        logits: Tensor = self.output(self.dropout(gelu(hidden)))
-        if self.concepts is not None:
-            logits = logits + of_concepts
+            hidden, logits = self.concepts(batch, hidden)
+        if self.output is not None:
+            logits = logits + self.output(self.dropout(gelu(hidden)))
         if self.knowledge is not None:
             # shape: (pairs, types, FEATURES) -> (pairs, types)
             logits = logits + (as_tensor(batch.pair_knowledge, device) * self.knowledge).sum(dim=2)
@@ -187,6 +191,7 @@ class ConceptJudge(nn.Module):
         self.features = nn.Linear(CONCEPT_FEATURES, config.node, bias=False)
         self.rivals = nn.Linear(config.node, config.node)
         self.both = nn.Linear(2 * config.node, config.node)
+        self.own = nn.Linear(config.node, types)
         self.output = nn.Linear(config.node, types, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -198,7 +203,8 @@ class ConceptJudge(nn.Module):
             hidden: shape: (pairs, node); what the classifier knows of each pair.
 
         Returns:
-            ``hidden`` with what it knows of their concepts, and what these add to the logits, shape: (pairs, types).
+            ``hidden`` with what it knows of their concepts, and what these add to the logits, shape: (pairs, types): to
+            all pairs of two concepts the same.
         """
         device = hidden.device
         joined = join_concepts(batch)
@@ -208,7 +214,7 @@ class ConceptJudge(nn.Module):
         strongest = self.dropout(gelu(group_maxima(hidden, group, len(joined.head))))
         rivals = group_maxima(gelu(self.rivals(strongest)), document, int(joined.in_document.max(initial=-1)) + 1)
         both = gelu(self.both(torch.cat([strongest, rivals[document]], dim=1)))
-        return hidden, self.output(self.dropout(both))[group]
+        return hidden, (self.own(strongest) + self.output(self.dropout(both)))[group]
 
 
 def group_maxima(values: Tensor, group: Tensor, groups: int) -> Tensor:
@@ -238,18 +244,22 @@ def span_means(values: Tensor, start: Tensor, end: Tensor) -> Tensor:
     return sums / length.unsqueeze(1)
 
 
-def pool_groups(logits: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Returns one logit for each group of pairs: a smooth maximum (log-sum-exp) over its pairs.
+def pool_groups(logits: Tensor, group: Tensor, groups: int, *, smooth: bool = True) -> Tensor:
+    """Returns one logit for each group of pairs: a maximum over its pairs, smooth (log-sum-exp) or not.
 
     Args:
         logits: shape: (pairs, types).
         group: shape: (pairs,), int64; which of the groups a pair belongs to.
         groups: how many there are; each holds a pair.
+        smooth: as networks are trained that judge each pair by itself; where all pairs of a group have the same
+            logits, there is nothing to sum.
 
     Returns:
         shape: (groups, types). A group of one pair has that pair's logit.
     """
     index = group.unsqueeze(1).expand_as(logits)
+    if not smooth:
+        return group_maxima(logits, group, groups)
     top = logits.new_full((groups, logits.shape[1]), -torch.inf).scatter_reduce(0, index, logits.detach(), "amax")
     return top + torch.zeros_like(top).scatter_add(0, index, (logits - top[group]).exp()).log()
 

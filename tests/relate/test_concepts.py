@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medpipe.relate.concepts import CONCEPT_FEATURES, OF_ONE, concept_features, join_concepts, rank_among
 from medpipe.relate.features import GraphBatch, Mentions, TypeRule, build_graph, collate
+from medpipe.relate.network import ConceptJudge, NetworkConfig, group_maxima
 from medpipe.text.features import WordTable
 from medpipe.text.rows import make_rows
 
@@ -162,3 +164,30 @@ def test_rivals_share_document_and_labels_and_an_end(parts: list[tuple[str, Ment
             assert (joined.for_head[one] == joined.for_head[two]) == (h1 == h2 and alike)
             same_document = documents_of[of_group[one]] == documents_of[of_group[two]]
             assert (joined.in_document[one] == joined.in_document[two]) == (same_document and alike)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(-9, 9)), max_size=12))
+def test_maxima_equal_a_loop(rows: list[tuple[int, float]]) -> None:
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(group for group, _ in rows))}
+    group = torch.tensor([numbers[one] for one, _ in rows], dtype=torch.int64)
+    values = torch.tensor([[value, -value] for _, value in rows]).view(-1, 2)
+    found = group_maxima(values, group, len(numbers))
+    for number in range(len(numbers)):
+        assert torch.equal(found[number], values[group == number].amax(dim=0))
+
+
+def test_a_rival_changes_what_is_said_of_a_pair() -> None:
+    torch.manual_seed(5)
+    judge = ConceptJudge(NetworkConfig(node=8, concepts=True, dropout=0.0), types=2)
+    text = "We saw lupus and fever and cough."
+    words = [("lupus", 0), ("fever", 1), ("cough", 1)]
+    spans = [(text.index(word), text.index(word) + len(word), label) for word, label in words]
+    batch = batch_of([(text, Mentions(*np.array(spans, dtype=np.int64).T))])
+    of_fever = batch.pairs.tolist().index([0, 1])
+    of_cough = batch.pairs.tolist().index([0, 2])
+    hidden = torch.zeros(len(batch.pairs), 8)
+    _, before = judge(batch, hidden)
+    hidden[of_cough] = 3
+    _, after = judge(batch, hidden)
+    assert not torch.allclose(before[of_fever], after[of_fever])
