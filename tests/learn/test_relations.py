@@ -201,6 +201,8 @@ def test_pooled_logits_equal_a_loop(pairs: list[tuple[int, float]]) -> None:
     pooled = pool_groups(logits, group, len(numbers))
     for place in range(len(numbers)):
         assert torch.allclose(pooled[place], torch.logsumexp(logits[group == place], 0))
+    hard = pool_groups(logits, group, len(numbers), smooth=False)
+    assert [hard[place] for place in range(len(numbers))] == [logits[group == i].max() for i in range(len(numbers))]
 
 
 def test_rare_types_have_the_threshold_of_all() -> None:
@@ -290,6 +292,7 @@ def test_wrong_config(invented: Path, tmp_path: Path) -> None:
         {"corpora": [ENTRY | {"chains": [{"name": "ghost", "head": [], "tail": []}]}]},
         {"sampling": {"ghost": 1}},
         {"candidates": {"ghost": 1}},
+        {"network": {"mentions": False}},
     ],
 )
 def test_what_a_config_may_not_say(change: dict) -> None:
