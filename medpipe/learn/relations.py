@@ -13,7 +13,8 @@ on dev it counts as missed.
 
 A corpus that relates concepts, not mentions (``concepts = true``), is learned from as multi-instance learning does
 (Verga, Strubell, McCallum 2018, *Simultaneously self-attending to all mentions*): the logit of two concepts is the
-log-sum-exp of those of their pairs of mentions.
+log-sum-exp of those of their pairs of mentions; or, of a network that judges concepts alone (``mentions = false``), one
+logit from the largest of what their pairs show.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 GATv2 (Brody, Alon, Yahav 2022, *How attentive are graph attention networks?*) with edge attributes over mentions,
 sentences and sections; then a classifier over head, tail, the words between them and where they stand, with an output
-for each type of relation, so that corpora with different types train one network.
+for each type of relation, so that corpora with different types train one network. Where a config wants it
+(``concepts``), pairs are judged as pairs of concepts too, beside the document's other pairs.
 """
 
 from __future__ import annotations
@@ -38,9 +39,7 @@ class NetworkConfig:
     dropout: float = 0.3
     encoder_dropout: float = 0.3
     word_dropout: float = 0.15
-    mentions: bool = (
-        True  # whether each pair of mentions is judged by itself; else all of two concepts are judged alike
-    )
+    mentions: bool = True  # whether pairs of mentions are judged one by one; else all of two concepts alike
     knowledge: bool = False  # whether what other documents tell of two concepts counts
 
 
