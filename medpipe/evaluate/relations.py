@@ -252,7 +252,8 @@ def group_scores(
     key, ours = group_pairs(graph, concepts)
     with np.errstate(invalid="ignore", over="ignore"):  # of infinite logits: what cannot be, and what baselines say
         pooled = np.full((len(ours), logits.shape[1]), -np.inf)
-        np.logaddexp.at(pooled, key, logits.astype(np.float64))
+        join = np.logaddexp if relater.network.config.mentions else np.maximum
+        join.at(pooled, key, logits.astype(np.float64))
     return calibrate(pooled, relater.temperatures), key, ours
 
 

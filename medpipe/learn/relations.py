@@ -13,7 +13,8 @@ on dev it counts as missed.
 
 A corpus that relates concepts, not mentions (``concepts = true``), is learned from as multi-instance learning does
 (Verga, Strubell, McCallum 2018, *Simultaneously self-attending to all mentions*): the logit of two concepts is the
-log-sum-exp of those of their pairs of mentions.
+log-sum-exp of those of their pairs of mentions; or, of a network that judges concepts alone (``mentions = false``), one
+logit from the largest of what their pairs show.
 """
 
 from __future__ import annotations
@@ -104,9 +105,12 @@ def parse_config(config: Mapping[str, Any]) -> RelationConfig:
             )
         if not corpora or not types:
             raise ValueError("no corpora or no types")
+        network = NetworkConfig(**config.get("network", {}))
+        if not network.mentions and not network.concepts:
+            raise ValueError("neither pairs of mentions nor of concepts are judged")
         return RelationConfig(
             name=str(config["name"]), version=str(config["version"]), labels=labels, types=types, corpora=corpora,
-            network=NetworkConfig(**config.get("network", {})), training=LoopConfig(**config.get("training", {})),
+            network=network, training=LoopConfig(**config.get("training", {})),
             sampling=SamplingConfig(**config.get("sampling", {})), tagger=config.get("tagger"),
             encoder=config.get("encoder"),
             joint_threshold=float(config.get("joint_threshold", 0)),
@@ -354,7 +358,8 @@ def score_groups(network: nn.Module, batch: Batch, features: Tensor) -> Tensor:
     device = features.device
     logits = network(batch.graph, features[torch.from_numpy(batch.graph.vocabulary).to(device)])
     logits = logits.masked_fill(~torch.from_numpy(batch.graph.allowed).to(device), NEVER)
-    return pool_groups(logits, torch.from_numpy(batch.group).to(device), len(batch.gold))
+    smooth: bool = network.config.mentions  # type: ignore[union-attr, assignment]
+    return pool_groups(logits, torch.from_numpy(batch.group).to(device), len(batch.gold), smooth=smooth)
 
 
 def best_threshold(scores: np.ndarray, gold: np.ndarray, missed: int) -> tuple[float, float]:

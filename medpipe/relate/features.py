@@ -305,6 +305,10 @@ class GraphBatch:
     first: np.ndarray  # shape: (mentions,), int64; tokens
     last: np.ndarray  # shape: (mentions,), int64
     label: np.ndarray  # shape: (mentions,), int64
+    concept: np.ndarray  # shape: (mentions,), int64
+    sentence: np.ndarray  # shape: (mentions,), int64
+    document: np.ndarray  # shape: (mentions,), int64; which of the documents
+    sentence_document: np.ndarray  # shape: (sentences,), int64; which of the documents
     covers: np.ndarray  # shape: (tokens, labels), float32; 1 where a mention of the label covers the token
     mention_node: np.ndarray  # shape: (mentions,), int64
     sentence_node: np.ndarray  # shape: (sentences,), int64
@@ -348,6 +352,8 @@ def collate(graphs: Sequence[Graph], rows: Rows, documents: Sequence[int], label
     first = np.concatenate([graph.first + at for graph, at in zip(graphs, base, strict=False)]).astype(np.int64)
     last = np.concatenate([graph.last + at for graph, at in zip(graphs, base, strict=False)]).astype(np.int64)
     label = np.concatenate([graph.label for graph in graphs]).astype(np.int64)
+    concepts = np.cumsum([0] + [int(graph.concept.max(initial=-1)) + 1 for graph in graphs])
+    sentence_base = np.cumsum([0] + [len(graph.sentence_section) for graph in graphs])
     covers = np.zeros((len(words) + 1, labels), dtype=np.float32)
     np.add.at(covers, (first, label), 1)
     np.add.at(covers, (last + 1, label), -1)
@@ -361,6 +367,10 @@ def collate(graphs: Sequence[Graph], rows: Rows, documents: Sequence[int], label
         first=first,
         last=last,
         label=label,
+        concept=np.concatenate([graph.concept + at for graph, at in zip(graphs, concepts, strict=False)]),
+        sentence=np.concatenate([graph.sentence + at for graph, at in zip(graphs, sentence_base, strict=False)]),
+        document=np.repeat(np.arange(len(graphs)), [len(graph.first) for graph in graphs]),
+        sentence_document=np.repeat(np.arange(len(graphs)), np.diff(sentence_base)),
         covers=(np.cumsum(covers, axis=0)[:-1] > 0.5).astype(np.float32),
         mention_node=np.concatenate([at + np.arange(len(g.first)) for g, at in zip(graphs, node_base, strict=False)]),
         sentence_node=np.concatenate(

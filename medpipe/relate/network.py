@@ -2,7 +2,8 @@
 
 GATv2 (Brody, Alon, Yahav 2022, *How attentive are graph attention networks?*) with edge attributes over mentions,
 sentences and sections; then a classifier over head, tail, the words between them and where they stand, with an output
-for each type of relation, so that corpora with different types train one network.
+for each type of relation, so that corpora with different types train one network. Where a config wants it
+(``concepts``), pairs are judged as pairs of concepts too, beside the document's other pairs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 from torch_geometric.nn import GATv2Conv
 
+from medpipe.relate.concepts import CONCEPT_FEATURES, concept_features, join_concepts
 from medpipe.relate.features import EDGE_KINDS, PAIR_FEATURES, GraphBatch
 from medpipe.relate.knowledge import FEATURES
 from medpipe.text.encoder import EncoderConfig, SentenceEncoder
@@ -33,9 +35,11 @@ class NetworkConfig:
     node: int = 128
     heads: int = 4
     layers: int = 2  # of graph attention; 0: the pair classifier alone
+    concepts: bool = False  # whether pairs are judged as pairs of concepts too, beside the others of their document
     dropout: float = 0.3
     encoder_dropout: float = 0.3
     word_dropout: float = 0.15
+    mentions: bool = True  # whether pairs of mentions are judged one by one; else all of two concepts alike
     knowledge: bool = False  # whether what other documents tell of two concepts counts
 
 
@@ -73,7 +77,9 @@ class RelationNetwork(nn.Module):
         self.pair_head = nn.Linear(config.node, config.node)
         self.pair_tail = nn.Linear(config.node, config.node, bias=False)
         self.pair_both = nn.Linear(config.node + PAIR_FEATURES, config.node, bias=False)
-        self.output = nn.Linear(config.node, types)
+        self.types = types
+        self.output = nn.Linear(config.node, types) if config.mentions else None
+        self.concepts = ConceptJudge(config, types) if config.concepts else None
         # Of each type, what a logarithm of counts adds to the logit; nothing until it is learned.
         self.knowledge = nn.Parameter(torch.zeros(types, FEATURES)) if config.knowledge else None
 
@@ -143,11 +149,15 @@ class RelationNetwork(nn.Module):
         mentions = self.dropout(mentions)
         both = torch.cat([mentions[head] * mentions[tail], as_tensor(batch.pair_features, device)], dim=1)
         hidden = self.pair_head(mentions)[head] + self.pair_tail(mentions)[tail] + self.pair_both(both) + between
-        logits: Tensor = self.output(self.dropout(gelu(hidden)))
-        if self.knowledge is None:
-            return logits
-        # shape: (pairs, types, FEATURES) -> (pairs, types)
-        return logits + (as_tensor(batch.pair_knowledge, device) * self.knowledge).sum(dim=2)
+        logits = hidden.new_zeros(len(head), self.types)
+        if self.concepts is not None:
+            hidden, logits = self.concepts(batch, hidden)
+        if self.output is not None:
+            logits = logits + self.output(self.dropout(gelu(hidden)))
+        if self.knowledge is not None:
+            # shape: (pairs, types, FEATURES) -> (pairs, types)
+            logits = logits + (as_tensor(batch.pair_knowledge, device) * self.knowledge).sum(dim=2)
+        return logits
 
     def encode(self, batch: GraphBatch, features: Tensor) -> Tensor:
         """Returns the states of all tokens. shape: (tokens, 2 * hidden)."""
@@ -167,6 +177,57 @@ class RelationNetwork(nn.Module):
         return torch.cat(parts)[as_tensor(back, device)]
 
 
+class ConceptJudge(nn.Module):
+    """Judges pairs of concepts from all pairs of their mentions, beside the other pairs of their document.
+
+    Which of a document's drugs has brought about its diseases is said of some by their words alone; of the others it
+    follows from there being, or not, a likelier one. So each pair of concepts hears the strongest of what all pairs of
+    the same labels in its document show.
+    """
+
+    def __init__(self, config: NetworkConfig, types: int) -> None:
+        super().__init__()
+        self.features = nn.Linear(CONCEPT_FEATURES, config.node, bias=False)
+        self.rivals = nn.Linear(config.node, config.node)
+        self.both = nn.Linear(2 * config.node, config.node)
+        self.own = nn.Linear(config.node, types)
+        self.output = nn.Linear(config.node, types, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, batch: GraphBatch, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the pairs with what their concepts add.
+
+        Args:
+            batch: of ``features.collate``.
+            hidden: shape: (pairs, node); what the classifier knows of each pair.
+
+        Returns:
+            ``hidden`` with what it knows of their concepts, and what these add to the logits, shape: (pairs, types): to
+            all pairs of two concepts the same.
+        """
+        device = hidden.device
+        joined = join_concepts(batch)
+        group, document = as_tensor(joined.group, device), as_tensor(joined.in_document, device)
+        hidden = hidden + self.features(as_tensor(concept_features(batch, joined), device))[group]
+        # shape: (groups, node)
+        strongest = self.dropout(gelu(group_maxima(hidden, group, len(joined.head))))
+        rivals = group_maxima(gelu(self.rivals(strongest)), document, int(joined.in_document.max(initial=-1)) + 1)
+        both = gelu(self.both(torch.cat([strongest, rivals[document]], dim=1)))
+        return hidden, (self.own(strongest) + self.output(self.dropout(both)))[group]
+
+
+def group_maxima(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Returns the largest value of each group's rows, column by column. shape: (groups, size).
+
+    Args:
+        values: shape: (rows, size).
+        group: shape: (rows,), int64; which of the groups a row belongs to.
+        groups: how many there are; each holds a row.
+    """
+    index = group.unsqueeze(1).expand_as(values)
+    return values.new_zeros(groups, values.shape[1]).scatter_reduce(0, index, values, "amax", include_self=False)
+
+
 def span_means(values: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """Returns the mean of each of some spans of rows; shape: (spans, size). None is empty; they may overlap.
 
@@ -182,18 +243,22 @@ def span_means(values: Tensor, start: Tensor, end: Tensor) -> Tensor:
     return sums / length.unsqueeze(1)
 
 
-def pool_groups(logits: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Returns one logit for each group of pairs: a smooth maximum (log-sum-exp) over its pairs.
+def pool_groups(logits: Tensor, group: Tensor, groups: int, *, smooth: bool = True) -> Tensor:
+    """Returns one logit for each group of pairs: a maximum over its pairs, smooth (log-sum-exp) or not.
 
     Args:
         logits: shape: (pairs, types).
         group: shape: (pairs,), int64; which of the groups a pair belongs to.
         groups: how many there are; each holds a pair.
+        smooth: as networks are trained that judge each pair by itself; where all pairs of a group have the same
+            logits, there is nothing to sum.
 
     Returns:
         shape: (groups, types). A group of one pair has that pair's logit.
     """
     index = group.unsqueeze(1).expand_as(logits)
+    if not smooth:
+        return group_maxima(logits, group, groups)
     top = logits.new_full((groups, logits.shape[1]), -torch.inf).scatter_reduce(0, index, logits.detach(), "amax")
     return top + torch.zeros_like(top).scatter_add(0, index, (logits - top[group]).exp()).log()
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medpipe.errors import MedpipeError
-from medpipe.learn.config import load_config
+from medpipe.learn.config import list_configs, load_config
 from medpipe.learn.corpora import make_document, read_documents
 from medpipe.learn.relations import (
     SamplingConfig,
@@ -201,6 +201,8 @@ def test_pooled_logits_equal_a_loop(pairs: list[tuple[int, float]]) -> None:
     pooled = pool_groups(logits, group, len(numbers))
     for place in range(len(numbers)):
         assert torch.allclose(pooled[place], torch.logsumexp(logits[group == place], 0))
+    hard = pool_groups(logits, group, len(numbers), smooth=False)
+    assert [hard[place] for place in range(len(numbers))] == [logits[group == i].max() for i in range(len(numbers))]
 
 
 def test_rare_types_have_the_threshold_of_all() -> None:
@@ -290,6 +292,7 @@ def test_wrong_config(invented: Path, tmp_path: Path) -> None:
         {"corpora": [ENTRY | {"chains": [{"name": "ghost", "head": [], "tail": []}]}]},
         {"sampling": {"ghost": 1}},
         {"candidates": {"ghost": 1}},
+        {"network": {"mentions": False}},
     ],
 )
 def test_what_a_config_may_not_say(change: dict) -> None:
@@ -307,3 +310,11 @@ def test_an_encoder_of_another_shape_is_refused(invented: Path, tmp_path: Path) 
 def test_the_config_without_graph_differs_in_nothing_else() -> None:
     with_graph, without = load_config("relations"), load_config("relations-without-graph")
     assert without == with_graph | {"name": without["name"], "network": with_graph["network"] | {"layers": 0}}
+
+
+@pytest.mark.parametrize("name", [name for name in list_configs() if name.startswith("relations")])
+def test_shipped_configs_are_valid(name: str) -> None:
+    config = parse_config(load_config(name))
+    assert config.name == name
+    if config.tagger is not None:  # whose entities it gets end to end
+        assert set(config.labels) <= set(load_config(config.tagger)["labels"])

@@ -22,7 +22,7 @@ CONFIG = {
     ],
     "candidates": {"sentence_window": 3, "heads_per_tail": 4},
     "temperatures": [1.0, 1.0, 1.0],
-    "network": {"buckets": 256, "width": 8, "hidden": 8, "node": 16, "heads": 2, "layers": 2},
+    "network": {"buckets": 256, "width": 8, "hidden": 8, "node": 16, "heads": 2, "layers": 2, "concepts": True},
 }
 
 

@@ -13,8 +13,11 @@ import torch
 from medpipe.errors import MedpipeError
 from medpipe.ids import make_id
 from medpipe.lake import contracts
+from medpipe.records import ModelId
 from medpipe.relate.features import Mentions
+from medpipe.relate.network import NetworkConfig, RelationNetwork
 from medpipe.relate.stage import Relater
+from tests.relate.conftest import CONFIG
 
 TEXTS = [
     "Asthma causes wheezing. The patient has a cough at night. Gout was excluded; no fever.",
@@ -249,3 +252,29 @@ def test_a_folder_that_is_no_model(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(MedpipeError) as caught:
         Relater.load(tmp_path)
     assert caught.value.code == "MODEL_INVALID"
+
+
+def test_a_network_of_concepts_judges_all_mentions_of_two_alike() -> None:
+    torch.manual_seed(3)
+    shape = CONFIG["network"] | {"mentions": False}
+    network = RelationNetwork(NetworkConfig(**shape), labels=3, types=3)
+    model = ModelId("relations", "0", "0")
+    relater = Relater(network, CONFIG, model, device=torch.device("cpu"), token_budget=4096)
+    text = "Lupus caused fever. The fever of gout fell. It was lupus, not gout."
+    words = [("Lupus", 0), ("fever", 1), ("fever", 1), ("gout", 0), ("lupus", 0), ("gout", 0)]
+    spans, at = [], 0
+    for word, label in words:
+        at = text.index(word, at)
+        spans.append((at, at + len(word), label))
+        at += len(word)
+    mentions = Mentions(*np.array(spans, dtype=np.int64).T)
+    (graph,), (logits,), *_ = relater.score([text], [np.array([0])], [mentions])
+    of_lupus, of_gout = (
+        {
+            round(float(logits[row, 0]), 4)
+            for row, pair in enumerate(graph.pairs.tolist())
+            if pair[0] in heads and pair[1] in (1, 2)
+        }
+        for heads in ((0, 4), (3, 5))
+    )
+    assert len(of_lupus) == len(of_gout) == 1 and of_lupus != of_gout
