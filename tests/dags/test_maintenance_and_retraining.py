@@ -3,8 +3,6 @@
 With the fake stages of ``test_pipeline`` and a little model, so that nothing large is loaded.
 """
 
-# ruff: noqa: F811 (fixtures of other tests)
-
 from __future__ import annotations
 
 import json
@@ -21,7 +19,6 @@ from tests.dags.test_medpipe_nightly import (
     ROOT,
     assert_nowhere_below,
     environment,
-    home,  # noqa: F401 (a fixture)
     python,
 )
 from tests.tables import tables_of

@@ -39,21 +39,6 @@ def python(code: str, env: dict[str, str], cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An Airflow home with an empty database and the pool of the GPU."""
-    folder = tmp_path_factory.mktemp("airflow")
-    for command in (["db", "migrate"], ["pools", "set", "gpu", "1", "one slot a GPU"]):
-        subprocess.run(
-            [sys.executable, "-m", "airflow", *command],
-            env=environment(folder),
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
-    return folder
-
-
 def assert_nowhere_below(home: Path) -> None:
     for path in home.rglob("*"):
         if path.is_file():
