@@ -142,10 +142,11 @@ def partition_lock(warehouse: Path, partition: str) -> Iterator[None]:
 def _stage(new: PublishInput, staging: Path) -> dict[str, Path]:
     """Writes the new file of every table aside and returns where."""
     staged = {table: staging / f"{table}.parquet" for table in contracts.TABLES}
-    for table in ("sections", "entities", "relations", "summaries", "quarantine", "runs"):
-        _write(staged[table], table, _merged(new, table, staging))
-    documents = _counted(_merged(new, "documents", staging), staged, new.failed)
-    _write(staged["documents"], "documents", documents)
+    for table in ("sections", "entities", "relations", "summaries", "quarantine", "runs", "documents"):
+        rows = _merged(new, table, staging)
+        _write(staged[table], table, _counted(rows, staged, new.failed) if table == "documents" else rows)
+        for merged in staging.glob(f".{table}-*"):  # of ``_merge_until_few``
+            merged.unlink()
     return staged
 
 
