@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -257,6 +257,21 @@ def iter_file(path: Path, batch_rows: int, columns: Sequence[str] | None = None)
         pq.ParquetFile(source, page_checksum_verification=True) as file,
     ):
         for batch in file.iter_batches(batch_rows, columns=list(columns) if columns is not None else None):
+            yield pa.Table.from_batches([batch])
+
+
+def write_stream(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Writes a local file that is read once and in order: an Arrow IPC stream, a batch a table."""
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema, options=options) as writer:
+        for table in tables:
+            writer.write_table(table.combine_chunks())
+
+
+def iter_stream(path: Path) -> Iterator[pa.Table]:
+    """Yields what ``write_stream`` wrote, a table at a time."""
+    with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        for batch in reader:
             yield pa.Table.from_batches([batch])
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from medpipe.lake.warehouse import (
 MERGE_FILES = 64
 MERGE_ROWS = 1 << 16
 MERGE_DOCUMENTS = 1 << 14
-MERGE_BYTES = 1 << 20  # of a row group of what is merged again
+MERGE_BYTES = 1 << 20  # of a batch of what is merged again
 DECISIONS = 10  # how often a publish begins anew where another one was faster
 COUNTED = {"n_sections": "sections", "n_entities": "entities", "n_relations": "relations", "n_summaries": "summaries"}
 
@@ -142,10 +143,11 @@ def partition_lock(warehouse: Path, partition: str) -> Iterator[None]:
 def _stage(new: PublishInput, staging: Path) -> dict[str, Path]:
     """Writes the new file of every table aside and returns where."""
     staged = {table: staging / f"{table}.parquet" for table in contracts.TABLES}
-    for table in ("sections", "entities", "relations", "summaries", "quarantine", "runs"):
-        _write(staged[table], table, _merged(new, table, staging))
-    documents = _counted(_merged(new, "documents", staging), staged, new.failed)
-    _write(staged["documents"], "documents", documents)
+    for table in ("sections", "entities", "relations", "summaries", "quarantine", "runs", "documents"):
+        rows = _merged(new, table, staging)
+        _write(staged[table], table, _counted(rows, staged, new.failed) if table == "documents" else rows)
+        for merged in staging.glob(f".{table}-*"):  # of ``_merge_until_few``
+            merged.unlink()
     return staged
 
 
@@ -153,35 +155,33 @@ def _merged(new: PublishInput, table: str, folder: Path) -> Iterator[pa.Table]:
     """Yields the table's rows: the published ones that stay and the new ones, in the table's order."""
     batch_rows = (MERGE_DOCUMENTS if table in ("documents", "summaries") else MERGE_ROWS) // MERGE_FILES
     paths = [path for path in new.tables[table] if files.count_rows(path)]
-    paths = _merge_until_few(paths, table, batch_rows, folder)
-    streams = [files.iter_file(path, batch_rows) for path in paths]
+    streams = _merge_until_few(paths, table, batch_rows, folder)
     published = published_path(new.warehouse, table, new.partition)
     if published.exists():
         streams.append(_staying_rows(new, table, batch_rows))
     return merge_sorted(streams, ORDER[table])
 
 
-def _merge_until_few(paths: list[Path], table: str, batch_rows: int, folder: Path) -> list[Path]:
+def _merge_until_few(paths: list[Path], table: str, batch_rows: int, folder: Path) -> list[Iterator[pa.Table]]:
     """Merges files into larger ones, MERGE_FILES at a time, until so few are left: all are read at once then.
 
-    The larger files have row groups as small as what is read of them at a time.
+    The larger ones are streams of Arrow, which have no footer: that of a Parquet file grows with its row groups.
     """
     level = 0
+    read: Callable[[Path], Iterator[pa.Table]] = partial(files.iter_file, batch_rows=batch_rows)
     while len(paths) > MERGE_FILES:
         merged = []
         for first in range(0, len(paths), MERGE_FILES):
             group = paths[first : first + MERGE_FILES]
-            path = folder / f".{table}-{level}-{first // MERGE_FILES:05d}.parquet"
-            rows = merge_sorted([files.iter_file(one, batch_rows) for one in group], ORDER[table])
-            with files.open_writer(path, contracts.arrow_schema(table)) as writer:
-                for block in gather(rows, batch_rows, MERGE_BYTES):
-                    writer.write_table(block, row_group_size=batch_rows)
+            path = folder / f".{table}-{level}-{first // MERGE_FILES:05d}.arrows"
+            rows = merge_sorted([read(one) for one in group], ORDER[table])
+            files.write_stream(path, contracts.arrow_schema(table), gather(rows, batch_rows, MERGE_BYTES))
             merged.append(path)
             for one in group if level else ():
                 one.unlink()
-        paths = merged
+        paths, read = merged, files.iter_stream
         level += 1
-    return paths
+    return [read(path) for path in paths]
 
 
 def _staying_rows(new: PublishInput, table: str, batch_rows: int) -> Iterator[pa.Table]:
