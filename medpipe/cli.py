@@ -386,9 +386,10 @@ def run_shards(stage: str, work: str, number: int | None, settings: Settings) ->
     from collections import Counter
 
     from medpipe import pipeline
+    from medpipe.pipeline import planning
 
     total: Counter[str] = Counter()
-    shards = range(len(pipeline.read_plan(work)["shards"])) if number is None else [number - 1]
+    shards = range(len(planning.read_plan(work)["shards"])) if number is None else [number - 1]
     for shard in shards:
         total.update(pipeline.run_stage(stage, work, shard, settings))
     return dict(total)

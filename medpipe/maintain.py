@@ -36,6 +36,7 @@ from medpipe.ingest.sources import find_sources
 from medpipe.lake import contracts, files, lease, warehouse
 from medpipe.lake.commit import commit_of
 from medpipe.lake.publish import identify_tables, migrate, recover
+from medpipe.pipeline import planning
 from medpipe.settings import STAGES, Settings
 from medpipe.storage import as_location, as_store
 
@@ -262,7 +263,7 @@ def _remove_empty_folders(root: Path) -> None:
 
 def find_stale(settings: Settings) -> list[Again]:
     """Returns the partitions with sources that other models made than the settings name, the newest first."""
-    now = pipeline.make_fingerprint(settings)
+    now = planning.make_fingerprint(settings)
     root = settings.warehouse.resolve()
     found = []
     for partition in warehouse.partitions(root)[::-1]:
@@ -295,7 +296,7 @@ def find_retries(settings: Settings) -> tuple[list[Again], int]:
 
     A partition may be named twice: with documents that a stage refused, and with sources that ingest reads again.
     """
-    now = pipeline.make_fingerprint(settings)
+    now = planning.make_fingerprint(settings)
     root = settings.warehouse.resolve()
     found: list[Again] = []
     gone = 0
@@ -398,7 +399,7 @@ def plan_from_tables(settings: Settings, partition: str, sources: Sequence[str],
     """
     root = settings.warehouse.resolve()
     recover(root, partition)
-    fingerprint = pipeline.make_fingerprint(settings)
+    fingerprint = planning.make_fingerprint(settings)
     manifest = warehouse.read_manifest(root, partition)
     if manifest is None:
         raise MedpipeError("PARTITION_NOT_FOUND", partition=partition, path=settings.warehouse)
@@ -421,7 +422,7 @@ def plan_from_tables(settings: Settings, partition: str, sources: Sequence[str],
     ]
     base = identify_tables(manifest)
     keys = [f"again {name}" for name in sorted(sources)]
-    work = pipeline.work_area(root, partition, fingerprint, base, *keys)
+    work = planning.work_area(root, partition, fingerprint, base, *keys)
     total = sum(source["bytes"] for source in described)
     count = max(1, min(shards, len(described), -(-total // settings.shard_bytes)))
     night = {
@@ -430,7 +431,7 @@ def plan_from_tables(settings: Settings, partition: str, sources: Sequence[str],
         "fingerprint": fingerprint,
         "reuse": [name for name in sorted(sources) if name in made and made[name][0] == fingerprint],
         "sources": described,
-        "shards": [[one["name"] for one in shard] for shard in pipeline.cut_shards(described, count)],
+        "shards": [[one["name"] for one in shard] for shard in planning.cut_shards(described, count)],
         "base": base,
         "attempted": [stage for stage in STAGES if stage != "ingest"],
     }
@@ -441,7 +442,7 @@ def plan_from_tables(settings: Settings, partition: str, sources: Sequence[str],
         "work": str(work),
         "sources": len(described),
         "unchanged": 0,
-        "shards": pipeline.describe_shards(night),
+        "shards": planning.describe_shards(night),
     }
 
 

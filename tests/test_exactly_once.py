@@ -26,6 +26,7 @@ from medpipe import pipeline
 from medpipe.errors import MedpipeError
 from medpipe.lake import files, warehouse
 from medpipe.lake.publish import publish_partition
+from medpipe.pipeline import chunks, planning
 from tests.lake.invented import PARTITION, publish_input, rows_of
 from tests.test_pipeline import DAY, fakes, folder, rows_without_counts, settings_of  # noqa: F401 (fixtures)
 
@@ -159,7 +160,7 @@ def test_a_source_that_is_still_being_written_is_one_error(
         source.write_bytes(whole)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "make_run_id", lambda stage, night: write_on(night) or "r")
+        patch.setattr(planning, "make_run_id", lambda stage, night: write_on(night) or "r")
         with pytest.raises(MedpipeError, match=r"SOURCE_CHANGED: c\.ndjson"):
             pipeline.run(settings, DAY, [str(folder)])
     assert files_of(settings.warehouse) == {} and not list((settings.warehouse / "_work").glob("dt=*/*"))
@@ -181,7 +182,7 @@ def test_a_clock_that_is_set_back_changes_no_row(
             cls.moment -= timedelta(days=1)
             return cls.moment
 
-    monkeypatch.setattr(pipeline, "datetime", Backwards)
+    monkeypatch.setattr(chunks, "datetime", Backwards)
     settings = settings_of(tmp_path, chunk_documents=9)
     pipeline.run(settings, DAY, [str(folder)])
     assert rows_without_counts(settings.warehouse, DAY) == expected

@@ -22,7 +22,9 @@ from medpipe.device import run_halving
 from medpipe.errors import MedpipeError
 from medpipe.gpu import Meter, claimed_device, find_token_budget, lock_path
 from medpipe.lake import warehouse
+from medpipe.pipeline import stages
 from medpipe.report.doctor import print_gpus
+from medpipe.settings import STAGES
 from tests.test_pipeline import DAY, fakes, folder, settings_of  # noqa: F401 (fixtures)
 
 GIB = 1 << 30
@@ -173,13 +175,13 @@ def test_the_figures_stand_in_runs_and_can_be_sent_on(
     two_gpus: dict[str, Any], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    load = pipeline.load_stage
+    load = stages.load_stage
     monkeypatch.setattr(
-        pipeline, "load_stage", lambda stage, settings: asked.append(settings.device) or load(stage, settings)
+        stages, "load_stage", lambda stage, settings: asked.append(settings.device) or load(stage, settings)
     )
     settings = settings_of(tmp_path, chunk_documents=9)
     night = pipeline.plan(settings, DAY, [str(folder)])
-    for stage in pipeline.STAGES:
+    for stage in STAGES:
         pipeline.run_stage(stage, night["work"], 0, settings)
     assert asked == ["cuda:0"] * 3
     figures = pipeline.stage_metrics("tag", night["work"], 0)

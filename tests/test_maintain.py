@@ -22,8 +22,9 @@ from medpipe.errors import MedpipeError
 from medpipe.ids import make_id
 from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.publish import migrate
+from medpipe.pipeline import chunks, publishing
 from medpipe.records import ModelId
-from medpipe.settings import Settings
+from medpipe.settings import STAGES, Settings
 from tests.lake.test_versions import turn_back
 from tests.test_pipeline import (  # noqa: F401 (fixtures)
     DAY,
@@ -110,7 +111,7 @@ def test_the_work_area_of_a_published_run_goes_at_once(
 ) -> None:
     settings = settings_of(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.files, "remove_tree", lambda *_, **__: None)  # killed after the manifest
+        patch.setattr(files, "remove_tree", lambda *_, **__: None)  # killed after the manifest
         run_sharded(settings, folder, shards=1)
     assert list((settings.warehouse / "_work").glob(f"dt={DAY}/*/plan.json"))
     assert maintain.maintain(settings, ["work"])["work"]["removed"] == 1
@@ -150,7 +151,7 @@ def test_left_overs_go_and_nothing_else(tmp_path: Path, folder: Path) -> None:
 def test_a_killed_publish_is_finished(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(tmp_path)
     night = pipeline.plan(settings, DAY, [str(folder)])
-    for stage in pipeline.STAGES:
+    for stage in STAGES:
         pipeline.run_stage(stage, night["work"], 0, settings)
     from medpipe.lake import commit
 
@@ -189,7 +190,7 @@ def test_what_an_older_model_made_is_done_again_once(tmp_path: Path, folder: Pat
     newer(fakes, "tag", "relate", "summarize")
     before = tables_of(settings.warehouse)
     told = maintain.maintain(settings, ["reprocess"], dry_run=True)["reprocess"]
-    assert told["found"] == 1 and told["partitions"][0]["why"] == [f"model of {one}" for one in pipeline.WRITES]
+    assert told["found"] == 1 and told["partitions"][0]["why"] == [f"model of {one}" for one in chunks.WRITES]
     assert tables_of(settings.warehouse) == before and not list((settings.warehouse / "_work").glob("dt=*/*"))
     shutil.rmtree(folder)  # the sources are long gone
     outcome = maintain.maintain(settings, ["reprocess"])["reprocess"]
@@ -235,7 +236,7 @@ def test_killed_between_tasks_and_called_again(tmp_path: Path, folder: Path, fak
     newer(fakes, "tag", "relate", "summarize")
     again = maintain.find_stale(settings)[0]
     planned = maintain.plan_again(settings, again, shards=2)
-    tasks = [(stage, shard["index"]) for shard in planned["shards"] for stage in pipeline.STAGES]
+    tasks = [(stage, shard["index"]) for shard in planned["shards"] for stage in STAGES]
     assert len(tasks) == 8
     for stage, shard in tasks[:stop_after]:
         pipeline.run_stage(stage, planned["work"], shard, settings)
@@ -256,10 +257,10 @@ def test_killed_after_the_manifest(
     settings = night(tmp_path, folder)
     newer(fakes, "tag")
     planned = maintain.plan_again(settings, maintain.find_stale(settings)[0], shards=1)
-    for stage in pipeline.STAGES:
+    for stage in STAGES:
         pipeline.run_stage(stage, planned["work"], 0, settings)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.files, "remove_tree", lambda *_, **__: None)
+        patch.setattr(files, "remove_tree", lambda *_, **__: None)
         first = pipeline.publish(planned["work"], settings)
     after = tables_of(settings.warehouse)
     assert pipeline.publish(planned["work"], settings)["rows"] == first["rows"]  # its own change is no other's
@@ -270,7 +271,7 @@ def test_a_partition_that_was_published_meanwhile_is_left_alone(tmp_path: Path, 
     settings = night(tmp_path, folder)
     newer(fakes, "tag")
     planned = maintain.plan_again(settings, maintain.find_stale(settings)[0], shards=1)
-    for stage in pipeline.STAGES:
+    for stage in STAGES:
         pipeline.run_stage(stage, planned["work"], 0, settings)
     (folder / "a.ndjson").write_text(json.dumps({"document_id": "a0", "text": "Corrected: no cough."}) + "\n")
     pipeline.run(settings, DAY, [str(folder)])
@@ -426,14 +427,14 @@ def test_tried_three_times_and_once_with_a_new_release(crashing: Settings, monke
 def test_an_attempt_that_was_killed_counts_once(crashing: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = maintain.find_retries(crashing)
     planned = maintain.plan_again(crashing, found[0], shards=1)
-    for stage in pipeline.STAGES:
+    for stage in STAGES:
         pipeline.run_stage(stage, planned["work"], 0, crashing)
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "publish_partition", killed)  # the attempts are counted, nothing is published
+        patch.setattr(publishing, "publish_partition", killed)  # the attempts are counted, nothing is published
         with pytest.raises(KeyboardInterrupt):
             pipeline.publish(planned["work"], crashing)
     pipeline.publish(planned["work"], crashing)

@@ -16,8 +16,9 @@ from medpipe import pipeline
 from medpipe.errors import MedpipeError
 from medpipe.ids import entity_id, make_id, relation_id, summary_id
 from medpipe.lake import contracts, warehouse
+from medpipe.pipeline import chunks, planning, stages
 from medpipe.records import ModelId, StageOutput
-from medpipe.settings import Settings
+from medpipe.settings import STAGES, Settings
 
 DAY = "2026-01-31"
 TIMES = {"started_at", "finished_at", "seconds", "peak_memory_mb", "tokens_per_s"}  # columns of runs that differ from run to run
@@ -36,7 +37,7 @@ class FakeStage:
         documents = tables["documents"].to_pylist()
         FakeStage.calls.append((self.name, len(documents)))
         assert not any("crash" in row["text"] for row in documents) or self.name != "tag", "SECRET words of the note"
-        table = pipeline.WRITES[self.name]
+        table = chunks.WRITES[self.name]
         common = {"model": str(self.model), "run_id": run_id}
         rows = [row | common for document in documents for row in getattr(self, self.name)(document, tables)]
         names = [name for name in contracts.arrow_schema(table).names if name != "schema_version"]
@@ -83,10 +84,10 @@ class FakeStage:
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelId]:
-    models = {stage: ModelId(stage, "1", make_id("weights", stage)) for stage in pipeline.WRITES}
-    monkeypatch.setattr(pipeline, "stage_models", lambda settings: dict(models))
-    monkeypatch.setattr(pipeline, "load_stage", lambda stage, settings: FakeStage(stage, models[stage]))
-    monkeypatch.setattr(pipeline, "release_memory", lambda: None)  # a tenth of a second each time, in a full process
+    models = {stage: ModelId(stage, "1", make_id("weights", stage)) for stage in chunks.WRITES}
+    monkeypatch.setattr(planning, "stage_models", lambda settings: dict(models))
+    monkeypatch.setattr(stages, "load_stage", lambda stage, settings: FakeStage(stage, models[stage]))
+    monkeypatch.setattr(stages, "release_memory", lambda: None)  # a tenth of a second each time, in a full process
     FakeStage.calls = []
     return models
 
@@ -114,7 +115,7 @@ def tables_of(root: Path) -> dict[str, list[dict[str, Any]]]:
 def run_sharded(settings: Settings, folder: Path, shards: int, *, stop_after: int | None = None) -> None:
     """Walks the pipeline as the DAG does: every task by itself; ``stop_after`` tasks it is killed."""
     night = pipeline.plan(settings, DAY, [str(folder)], shards=shards)
-    tasks = [(stage, shard["index"]) for shard in night["shards"] for stage in pipeline.STAGES]
+    tasks = [(stage, shard["index"]) for shard in night["shards"] for stage in STAGES]
     for stage, shard in tasks[:stop_after]:
         pipeline.run_stage(stage, night["work"], shard, settings)
     if stop_after is None:
@@ -294,7 +295,7 @@ def test_a_note_that_no_stage_could_take_is_tried_again(tmp_path: Path, monkeypa
     pipeline.run(settings, DAY, [str(landing)])
     computed()
     run = FakeStage.run
-    monkeypatch.setattr(pipeline, "run_isolated", lambda worker, tables, run_id: run(worker, tables, run_id=run_id))
+    monkeypatch.setattr(stages, "run_isolated", lambda worker, tables, run_id: run(worker, tables, run_id=run_id))
     monkeypatch.setattr(FakeStage, "run", run)
     with pytest.raises(AssertionError):
         pipeline.run(settings, "2026-02-01", [str(landing)])
@@ -413,7 +414,7 @@ def test_two_inputs_on_one_day_stand_side_by_side(tmp_path: Path, folder: Path) 
 
 def test_shards_are_cut_by_size() -> None:
     sources = [{"name": str(n), "bytes": size} for n, size in enumerate([5, 1, 1, 9, 3])]
-    cut = pipeline.cut_shards(sources, 3)
+    cut = planning.cut_shards(sources, 3)
     assert sorted(sum(source["bytes"] for source in shard) for shard in cut) == [5, 5, 9]
     assert sorted(source["name"] for shard in cut for source in shard) == list("01234")
 

@@ -16,7 +16,9 @@ from medpipe.ingest.simple_json import read_one
 from medpipe.ingest.stage import documents_table, sections_table
 from medpipe.lake import contracts
 from medpipe.lake.publish import COUNTED, fill_in
-from medpipe.pipeline import READS, WRITES, Stage, load_stage, make_fingerprint, run_isolated
+from medpipe.pipeline.chunks import READS, WRITES
+from medpipe.pipeline.planning import make_fingerprint
+from medpipe.pipeline.stages import Stage, load_stage, run_isolated
 from medpipe.records import Document, Reject
 from medpipe.settings import STAGES, Settings, load_settings
 

@@ -27,6 +27,7 @@ from medpipe.evaluate.bench import DISEASES, DRUGS, SYMPTOMS, generate_notes
 from medpipe.ids import hash_text, make_ids
 from medpipe.lake import contracts, files, warehouse
 from medpipe.lake.warehouse import ORDER
+from medpipe.pipeline import chunks, planning
 from medpipe.settings import STAGES, Settings, load_settings
 
 DAY = "2026-01-01"
@@ -152,9 +153,9 @@ def write_work(folder: Path, rows: int, settings: Settings) -> None:
     for number in range(SOURCES):
         (landing / f"{number:05d}.ndjson").write_text(f'{{"text": "stands for a file of notes, {number}"}}\n')
     night = pipeline.plan(settings, DAY, [str(landing)], shards=settings.shards)
-    plan = pipeline.read_plan(night["work"])
-    run_ids = {stage: pipeline.make_run_id(stage, plan) for stage in STAGES}
-    templates, clock = make_templates(), pipeline.Clock()
+    plan = planning.read_plan(night["work"])
+    run_ids = {stage: planning.make_run_id(stage, plan) for stage in STAGES}
+    templates, clock = make_templates(), chunks.Clock()
     documents = -(-rows // ROWS_OF_DOCUMENT)
     firsts = range(0, documents, settings.chunk_documents)
     shards = len(night["shards"])
@@ -166,9 +167,9 @@ def write_work(folder: Path, rows: int, settings: Settings) -> None:
         )
         chunk = Path(night["work"]) / f"shard-{shard:05d}" / f"chunk-{number // shards:05d}"
         for stage in STAGES:
-            names = ("documents", "sections") if stage == "ingest" else (pipeline.WRITES[stage],)
+            names = ("documents", "sections") if stage == "ingest" else (chunks.WRITES[stage],)
             output = {name: made[name] for name in names}
-            pipeline.write_output(chunk, stage, output, [], {}, clock.lap(), run_ids[stage], "cpu")
+            chunks.write_output(chunk, stage, output, [], {}, clock.lap(), run_ids[stage], "cpu")
     for shard in range(shards):
         done = Path(night["work"]) / f"shard-{shard:05d}"
         files.write_json(done / "keep.json", [])

@@ -28,6 +28,7 @@ import json, sys
 from pathlib import Path
 from airflow.dag_processing.dagbag import DagBag
 from medpipe import pipeline
+from medpipe.pipeline import chunks, planning, stages
 from medpipe.ids import make_id
 from medpipe.records import ModelId
 from medpipe.settings import load_settings
@@ -35,9 +36,9 @@ from tests.test_pipeline import FakeStage
 
 version = "1"
 def models(settings=None):
-    return {{stage: ModelId(stage, version, make_id("weights", stage, version)) for stage in pipeline.WRITES}}
-pipeline.stage_models = models
-pipeline.load_stage = lambda stage, settings: FakeStage(stage, models()[stage])
+    return {{stage: ModelId(stage, version, make_id("weights", stage, version)) for stage in chunks.WRITES}}
+planning.stage_models = models
+stages.load_stage = lambda stage, settings: FakeStage(stage, models()[stage])
 landing, fresh = sys.argv[1:]
 pipeline.run(load_settings(), {day!r}, [landing])
 version = "2"

@@ -182,16 +182,16 @@ def test_mapping_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_mapping_is_part_of_what_decides_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medpipe import pipeline
+    from medpipe.pipeline import planning
     from medpipe.settings import load_settings
 
-    monkeypatch.setattr(pipeline, "stage_models", lambda settings: {})
+    monkeypatch.setattr(planning, "stage_models", lambda settings: {})
     file = tmp_path / "notes.toml"
 
     def fingerprint(content: str | None, **flags: str) -> Any:
         if content is not None:
             file.write_text(content)
-        return pipeline.make_fingerprint(load_settings(mapping=file if content is not None else None, **flags))
+        return planning.make_fingerprint(load_settings(mapping=file if content is not None else None, **flags))
 
     plain = fingerprint(None)
     assert "mapping" not in plain["settings"]
@@ -208,13 +208,13 @@ def test_a_mapping_is_part_of_what_decides_the_rows(tmp_path: Path, monkeypatch:
 
 
 def test_options_of_columns_reach_the_mapping() -> None:
-    from medpipe import pipeline
+    from medpipe.pipeline import planning
     from medpipe.settings import load_settings
 
     settings = load_settings(
         text_column="T", id_column="I", patient_column="P", encounter_column="E", date_column="D", type_column="Y"
     )
-    assert pipeline.table_mapping(settings) == ColumnMapping(
+    assert planning.table_mapping(settings) == ColumnMapping(
         text=("T",), id=("I",), patient=("P",), encounter=("E",), date=("D",), type=("Y",)
     )
-    assert pipeline.table_mapping(load_settings()) is None
+    assert planning.table_mapping(load_settings()) is None

@@ -22,7 +22,7 @@ from medpipe import pipeline, storage
 from medpipe.errors import MedpipeError
 from medpipe.ingest.sources import find_sources
 from medpipe.lake import warehouse
-from medpipe.settings import Settings, load_settings
+from medpipe.settings import STAGES, Settings, load_settings
 from medpipe.storage import as_location, on_store
 from tests.store.conftest import forget_clients
 from tests.test_exactly_once import Tables, expected  # noqa: F401 (fixture)
@@ -74,7 +74,7 @@ def test_many_workers_share_the_work_area_of_a_store(
     night = pipeline.plan(settings, DAY, [str(folder)], shards=3)
     assert night["work"].startswith(f"{bucket}/lake/_work/") and len(night["shards"]) == 3
     for shard in night["shards"]:
-        for stage in pipeline.STAGES:
+        for stage in STAGES:
             pipeline.run_stage(stage, night["work"], shard["index"], settings)
     pipeline.publish(night["work"], settings)
     assert rows_without_counts(settings.warehouse, DAY) == expected
@@ -203,7 +203,7 @@ def test_a_landing_folder_in_a_store(
     night = pipeline.plan_night(settings, DAY)
     assert night["sources"] == 5
     for shard in night["shards"]:
-        for stage in pipeline.STAGES:
+        for stage in STAGES:
             pipeline.run_stage(stage, night["work"], shard["index"], settings)
     pipeline.publish(night["work"], settings)
     found = rows_without_counts(settings.warehouse, DAY)

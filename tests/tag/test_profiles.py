@@ -12,7 +12,7 @@ import torch
 
 from medpipe.errors import MedpipeError
 from medpipe.lake import contracts
-from medpipe.pipeline import make_fingerprint, make_run_id
+from medpipe.pipeline.planning import make_fingerprint, make_run_id
 from medpipe.settings import load_settings
 from medpipe.tag import profiles
 from medpipe.tag.network import NetworkConfig, TaggerNetwork
