@@ -260,19 +260,14 @@ def iter_file(path: Path, batch_rows: int, columns: Sequence[str] | None = None)
             yield pa.Table.from_batches([batch])
 
 
-def write_stream(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    """Writes a local file that is read once and in order: an Arrow IPC stream, a batch a table."""
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema, options=options) as writer:
+def write_once_read(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Writes a local Parquet file that is read once and in order, a row group a table.
+
+    It has nothing that helps to find rows: a reader holds the footers of many such files, and statistics fill them.
+    """
+    with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False, version="2.6") as writer:
         for table in tables:
-            writer.write_table(table.combine_chunks())
-
-
-def iter_stream(path: Path) -> Iterator[pa.Table]:
-    """Yields what ``write_stream`` wrote, a table at a time."""
-    with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
+            writer.write_table(table, row_group_size=len(table))
 
 
 def count_rows(path: Path) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from medpipe.lake.warehouse import (
 MERGE_FILES = 64
 MERGE_ROWS = 1 << 16
 MERGE_DOCUMENTS = 1 << 14
-MERGE_BYTES = 1 << 20  # of a batch of what is merged again
+MERGE_BYTES = 1 << 20  # of a row group of what is merged again
 DECISIONS = 10  # how often a publish begins anew where another one was faster
 COUNTED = {"n_sections": "sections", "n_entities": "entities", "n_relations": "relations", "n_summaries": "summaries"}
 
@@ -155,33 +154,29 @@ def _merged(new: PublishInput, table: str, folder: Path) -> Iterator[pa.Table]:
     """Yields the table's rows: the published ones that stay and the new ones, in the table's order."""
     batch_rows = (MERGE_DOCUMENTS if table in ("documents", "summaries") else MERGE_ROWS) // MERGE_FILES
     paths = [path for path in new.tables[table] if files.count_rows(path)]
-    streams = _merge_until_few(paths, table, batch_rows, folder)
+    streams = [files.iter_file(path, batch_rows) for path in _merge_until_few(paths, table, batch_rows, folder)]
     published = published_path(new.warehouse, table, new.partition)
     if published.exists():
         streams.append(_staying_rows(new, table, batch_rows))
     return merge_sorted(streams, ORDER[table])
 
 
-def _merge_until_few(paths: list[Path], table: str, batch_rows: int, folder: Path) -> list[Iterator[pa.Table]]:
-    """Merges files into larger ones, MERGE_FILES at a time, until so few are left: all are read at once then.
-
-    The larger ones are streams of Arrow, which have no footer: that of a Parquet file grows with its row groups.
-    """
+def _merge_until_few(paths: list[Path], table: str, batch_rows: int, folder: Path) -> list[Path]:
+    """Merges files into larger ones, MERGE_FILES at a time, until so few are left that all are read at once."""
     level = 0
-    read: Callable[[Path], Iterator[pa.Table]] = partial(files.iter_file, batch_rows=batch_rows)
     while len(paths) > MERGE_FILES:
         merged = []
         for first in range(0, len(paths), MERGE_FILES):
             group = paths[first : first + MERGE_FILES]
-            path = folder / f".{table}-{level}-{first // MERGE_FILES:05d}.arrows"
-            rows = merge_sorted([read(one) for one in group], ORDER[table])
-            files.write_stream(path, contracts.arrow_schema(table), gather(rows, batch_rows, MERGE_BYTES))
+            path = folder / f".{table}-{level}-{first // MERGE_FILES:05d}.parquet"
+            rows = merge_sorted([files.iter_file(one, batch_rows) for one in group], ORDER[table])
+            files.write_once_read(path, contracts.arrow_schema(table), gather(rows, MERGE_ROWS, MERGE_BYTES))
             merged.append(path)
             for one in group if level else ():
                 one.unlink()
-        paths, read = merged, files.iter_stream
+        paths = merged
         level += 1
-    return [read(path) for path in paths]
+    return paths
 
 
 def _staying_rows(new: PublishInput, table: str, batch_rows: int) -> Iterator[pa.Table]:
