@@ -1,8 +1,8 @@
-"""Beam search over a batch of notes at once, with length normalisation and trigram blocking.
+"""Beam search and sampling over a batch of notes at once, with length normalisation and trigram blocking.
 
 Finished hypotheses stay in the beam and compete by their normalised score, so with a beam as wide as the number of
 hypotheses the search is exhaustive (the tests hold it to that). No hypothesis repeats a trigram of words
-(Paulus et al. 2018).
+(Paulus et al. 2018). Samples follow the same rules.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 IMPOSSIBLE = -1e9
+SEED = 13  # of the samples: the same draws for every note, whatever its batch
+LEAST = 1e-8  # less than this is what keeps logarithms finite, not a probability
 LOOK_EVERY = 8  # steps between two looks at whether all hypotheses are finished: a look waits for the device
 
 State = Any
@@ -34,15 +37,22 @@ class BeamConfig:
     min_length: int = 20
     length_power: float = 1.0  # 0: plain sums, which favour short summaries; 1: mean over the words
     block: int = 3  # no n-gram of this length twice; 0: no blocking
+    samples: int = 0  # sampled summaries that choose among the beam by minimum Bayes risk; 0: the best of the beam
+    say_samples: bool = False  # a sample may be chosen too
 
 
 @dataclass(frozen=True, slots=True)
 class Hypotheses:
-    """The best hypothesis of every note."""
+    """Hypotheses of every note; of a beam the best first."""
 
-    words: Tensor  # shape: (notes, steps), int64; padding after the end mark
-    traces: Tensor  # shape: (notes, steps, marks): what ``follow`` said of each word
-    scores: Tensor  # shape: (notes,): normalised log-probability
+    words: Tensor  # shape: (notes, hypotheses, steps), int64; padding after the end mark
+    traces: Tensor  # shape: (notes, hypotheses, steps, marks): what ``follow`` said of each word
+    scores: Tensor  # shape: (notes, hypotheses): normalised log-probability
+
+    def choose(self, choice: Tensor) -> Hypotheses:
+        """Returns one hypothesis of each note; ``choice`` has shape (notes,), int64."""
+        rows = torch.arange(len(choice), device=choice.device)
+        return Hypotheses(*(part[rows, choice].unsqueeze(1) for part in (self.words, self.traces, self.scores)))
 
 
 def blocked_words(words: Tensor, block: int) -> tuple[Tensor, Tensor]:
@@ -76,7 +86,7 @@ def beam_search(
     config: BeamConfig,
     device: torch.device,
 ) -> Hypotheses:
-    """Returns the best hypothesis of each note.
+    """Returns the beam of each note, best first.
 
     Args:
         step: one decoder step of all beams of all notes.
@@ -120,19 +130,80 @@ def beam_search(
         if position % LOOK_EVERY == LOOK_EVERY - 1 and bool(finished.all()):
             break
     scores = totals / lengths.clamp(min=1).pow(config.length_power)
-    winner = scores.argmax(dim=1, keepdim=True)  # shape: (notes, 1)
-    index = winner.unsqueeze(-1).expand(-1, -1, words.shape[-1])
-    best_words = words.gather(1, index).squeeze(1)[:, 1:]
-    return Hypotheses(best_words, _trace_back(history, winner), scores.gather(1, winner).squeeze(1))
+    order = scores.argsort(dim=1, descending=True, stable=True)  # shape: (notes, beams)
+    ordered = words.gather(1, order.unsqueeze(-1).expand(-1, -1, words.shape[-1]))[:, :, 1:]
+    return Hypotheses(ordered, _trace_back(history, order), scores.gather(1, order))
 
 
-def _trace_back(history: list[tuple[Tensor, Tensor]], winner: Tensor) -> Tensor:
-    """Follows the parents from the winning beam to the start; shape: (notes, steps, marks)."""
+def sample(
+    step: Step,
+    follow: Follow,
+    state: State,
+    *,
+    notes: int,
+    start: int,
+    end: int,
+    padding: int,
+    config: BeamConfig,
+    device: torch.device,
+) -> Hypotheses:
+    """Returns ``config.samples`` summaries of each note, drawn word by word from the step's distribution.
+
+    Arguments are those of ``beam_search``; ``state`` is for ``config.samples`` equal rows a note. A word is where the
+    cumulated probability passes a draw; the draws are the same for every note, so a note's samples do not depend on
+    the notes beside it.
+    """
+    rows = config.samples
+    draws = torch.rand(config.max_length, rows, generator=torch.Generator().manual_seed(SEED)).to(device)
+    words = torch.full((notes, rows, 1), start, dtype=torch.int64, device=device)
+    totals = torch.zeros(notes, rows, device=device)
+    lengths = torch.zeros(notes, rows, device=device)
+    finished = torch.zeros(notes, rows, dtype=torch.bool, device=device)
+    itself = torch.arange(rows, device=device).expand(notes, rows)
+    traces = []
+    for position in range(config.max_length):
+        log_probabilities, state = step(state, words[:, :, -1])
+        log_probabilities = _allow(log_probabilities, words, end, padding, position, config)
+        probabilities = log_probabilities.exp()
+        running = probabilities.masked_fill(probabilities < LEAST, 0.0).cumsum(dim=-1)  # shape: (notes, rows, words)
+        aim = draws[position].unsqueeze(-1) * running[:, :, -1:] * (1 - 1e-6)  # below the sum, also when rounded
+        said = torch.searchsorted(running, aim, right=True).squeeze(-1).clamp(max=running.shape[-1] - 1)
+        said = torch.where(running[:, :, -1] > 0, said, log_probabilities.argmax(dim=-1))
+        gained = log_probabilities.gather(2, said.unsqueeze(-1)).squeeze(-1)
+        said = torch.where(finished, padding, said)
+        totals = totals + torch.where(finished, 0.0, gained)
+        lengths = lengths + (~finished).float()
+        finished = finished | (said == end)
+        words = torch.cat([words, said.unsqueeze(-1)], dim=-1)
+        state, trace = follow(state, itself, said)
+        traces.append(trace)
+        if position % LOOK_EVERY == LOOK_EVERY - 1 and bool(finished.all()):
+            break
+    scores = totals / lengths.clamp(min=1).pow(config.length_power)
+    return Hypotheses(words[:, :, 1:], torch.stack(traces, dim=2), scores)
+
+
+def join_hypotheses(some: Hypotheses, more: Hypotheses, padding: int) -> Hypotheses:
+    """Returns the hypotheses of both for each note; the shorter rows are padded."""
+    steps = max(some.words.shape[2], more.words.shape[2])
+    padded = [
+        (
+            F.pad(part.words, (0, steps - part.words.shape[2]), value=padding),
+            F.pad(part.traces, (0, 0, 0, steps - part.traces.shape[2])),
+        )
+        for part in (some, more)
+    ]
+    words, traces = (torch.cat(parts, dim=1) for parts in zip(*padded, strict=True))
+    return Hypotheses(words, traces, torch.cat([some.scores, more.scores], dim=1))
+
+
+def _trace_back(history: list[tuple[Tensor, Tensor]], beams: Tensor) -> Tensor:
+    """Follows the parents from the last beams to the start; shape: (notes, beams, steps, marks)."""
     traces = []
     for parents, trace in reversed(history):
-        traces.append(trace.gather(1, winner.unsqueeze(-1).expand(-1, -1, trace.shape[-1])))
-        winner = parents.gather(1, winner)
-    return torch.cat(traces[::-1], dim=1)
+        traces.append(trace.gather(1, beams.unsqueeze(-1).expand(-1, -1, trace.shape[-1])))
+        beams = parents.gather(1, beams)
+    return torch.stack(traces[::-1], dim=2)
 
 
 def _allow(

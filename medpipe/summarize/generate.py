@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medpipe.summarize.beam import BeamConfig, beam_search
+from medpipe.summarize.beam import BeamConfig, Follow, Step, beam_search, join_hypotheses, sample
 from medpipe.summarize.features import Vocabulary
 from medpipe.summarize.network import FLOOR, Attention, Memory, SummaryNetwork, extended_probabilities
+from medpipe.summarize.risk import least_risk
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +45,59 @@ def generate(network: SummaryNetwork, memory: Memory, own: Tensor, config: BeamC
         own: shape: (notes, words, 2), int64; embedding rows of each note's words outside the vocabulary.
         config: of the search.
     """
+    device = memory.values.device
+    beam = beam_search(
+        *_decoder(network, memory, own, config.beams),
+        notes=len(own),
+        start=Vocabulary.START,
+        end=Vocabulary.END,
+        padding=Vocabulary.PAD,
+        config=config,
+        device=device,
+    )
+    if config.samples == 0:
+        chosen = beam.choose(torch.zeros(len(own), dtype=torch.int64, device=device))
+    else:
+        samples = sample(
+            *_decoder(network, memory, own, config.samples),
+            notes=len(own),
+            start=Vocabulary.START,
+            end=Vocabulary.END,
+            padding=Vocabulary.PAD,
+            config=config,
+            device=device,
+        )
+        candidates = join_hypotheses(beam, samples, Vocabulary.PAD) if config.say_samples else beam
+        heard = samples.words.cpu().numpy()
+        choice = [
+            least_risk(said, evidence, marks=Vocabulary.END + 1)
+            for said, evidence in zip(candidates.words.cpu().numpy(), heard, strict=True)
+        ]
+        chosen = candidates.choose(torch.tensor(choice, device=device))
+    traces = chosen.traces.squeeze(1)
+    return Draft(chosen.words.squeeze(1), traces[:, :, 0].to(torch.int64), traces[:, :, 1], chosen.scores.squeeze(1))
+
+
+def _decoder(network: SummaryNetwork, memory: Memory, own: Tensor, rows: int) -> tuple[Step, Follow, _State]:
+    """Returns the network as the search and the sampling call it, and the state of ``rows`` equal rows a note."""
     notes, slots, _ = memory.values.shape
-    beams, size = config.beams, len(network.vocabulary_buckets)
+    size = len(network.vocabulary_buckets)
     extended = size + own.shape[1]
     device = memory.values.device
-    hidden = memory.values.new_zeros(1, notes * beams, network.config.decoder_hidden)
+    hidden = memory.values.new_zeros(1, notes * rows, network.config.decoder_hidden)
     # Words outside the vocabulary that a shorter note does not have can never be said: nothing copies them.
     start = _State(
         hidden=(hidden, hidden),
-        coverage=memory.values.new_zeros(notes, beams, slots),
-        last=torch.full((notes, beams), -1, dtype=torch.int64, device=device),
-        copied=torch.zeros(notes, beams, dtype=torch.bool, device=device),
+        coverage=memory.values.new_zeros(notes, rows, slots),
+        last=torch.full((notes, rows), -1, dtype=torch.int64, device=device),
+        copied=torch.zeros(notes, rows, dtype=torch.bool, device=device),
     )
 
     def step(state: _State, last_words: Tensor) -> tuple[Tensor, _State]:
         embedded = network.embed_words(last_words, own)
         inputs = network.decoder_input(embedded, memory.values, state.last, state.copied)
         output, hidden = network.decoder(inputs.flatten(0, 1).unsqueeze(1), state.hidden)
-        states = output.squeeze(1).unflatten(0, (notes, beams))
+        states = output.squeeze(1).unflatten(0, (notes, rows))
         scores = network.scores(states, memory, state.last)
         attention = network.attend(states, embedded, scores, state.coverage, memory)
         mixed = extended_probabilities(attention, memory.ids, extended)
@@ -72,33 +108,22 @@ def generate(network: SummaryNetwork, memory: Memory, own: Tensor, config: BeamC
         assert state.attention is not None and state.mixed is not None
         wide = parents.unsqueeze(-1)
         per_slot = wide.expand(-1, -1, slots)
-        copy = state.attention.copy.gather(1, per_slot)  # shape: (notes, beams, slots)
+        copy = state.attention.copy.gather(1, per_slot)  # shape: (notes, rows, slots)
         gate = state.attention.gate.gather(1, wide)
         same = memory.ids.unsqueeze(1) == said.unsqueeze(-1)
         strength, slot = (copy * same).max(dim=-1)
-        copied_mass = ((1 - gate) * copy * same).sum(dim=-1)  # shape: (notes, beams)
+        copied_mass = ((1 - gate) * copy * same).sum(dim=-1)  # shape: (notes, rows)
         total = state.mixed.gather(1, wide.expand(-1, -1, extended)).gather(2, said.unsqueeze(-1)).squeeze(-1)
         # A copy, if most of the word's probability came from the note.
         is_copy = (strength > 0) & (copied_mass >= 0.5 * total)
-        row = (torch.arange(notes, device=device).unsqueeze(-1) * beams + parents).flatten()
+        flat = (torch.arange(notes, device=device).unsqueeze(-1) * rows + parents).flatten()
         trace = torch.stack([torch.where(is_copy, slot, -1).to(total), total], dim=-1)
         following = _State(
-            hidden=(state.hidden[0][:, row], state.hidden[1][:, row]),
+            hidden=(state.hidden[0][:, flat], state.hidden[1][:, flat]),
             coverage=(state.coverage + state.attention.raw).gather(1, per_slot),
             last=torch.where(is_copy, slot, state.last.gather(1, parents)),
             copied=is_copy,
         )
         return following, trace
 
-    found = beam_search(
-        step,
-        follow,
-        start,
-        notes=notes,
-        start=Vocabulary.START,
-        end=Vocabulary.END,
-        padding=Vocabulary.PAD,
-        config=config,
-        device=device,
-    )
-    return Draft(found.words, found.traces[:, :, 0].to(torch.int64), found.traces[:, :, 1], found.scores)
+    return step, follow, start

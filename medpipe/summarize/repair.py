@@ -34,6 +34,8 @@ class DecodeConfig:
     min_length: int = 20
     length_power: float = 1.0
     block: int = 3
+    samples: int = 0  # see ``BeamConfig``
+    say_samples: bool = False
     attended: int = 300  # source tokens that the generator attends to
     extract_tokens: int = 120  # of an extract, at most
     extract_share: float = 1.0  # of the note's tokens that an extract has, within its limits
@@ -53,7 +55,7 @@ class DecodeConfig:
 
     def beam(self) -> BeamConfig:
         """Returns the knobs of the search."""
-        return BeamConfig(self.beams, self.max_length, self.min_length, self.length_power, self.block)
+        return BeamConfig(**{field.name: getattr(self, field.name) for field in fields(BeamConfig)})
 
 
 @dataclass(frozen=True, slots=True)

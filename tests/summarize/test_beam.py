@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
-from medpipe.summarize.beam import BeamConfig, beam_search, blocked_words
+from medpipe.summarize.beam import BeamConfig, beam_search, blocked_words, join_hypotheses, sample
 
 PADDING, START, END = 0, 1, 2
 
@@ -27,12 +29,12 @@ class Bigrams:
         return last, torch.stack([said, last], dim=-1).float()
 
 
-def search(language: Bigrams, config: BeamConfig):  # type: ignore[no-untyped-def]
+def search(language: Bigrams, config: BeamConfig, draw=beam_search):  # type: ignore[no-untyped-def]
     notes = len(language.table)
-    return beam_search(
+    return draw(
         language.step,
         language.follow,
-        torch.full((notes, config.beams), START),
+        torch.full((notes, config.samples if draw is sample else config.beams), START),
         notes=notes,
         start=START,
         end=END,
@@ -72,14 +74,17 @@ def test_a_wide_beam_is_exhaustive(power: float, block: int, min_length: int) ->
     found = search(language, config)
     for note in range(notes):
         score, said = exhaustive(language, note, words, config)
-        assert found.scores[note].item() == pytest.approx(score, abs=1e-5)
-        assert tuple(found.words[note, : len(said)].tolist()) == said
-        assert (found.words[note, len(said) :] == PADDING).all()
+        assert found.scores[note, 0].item() == pytest.approx(score, abs=1e-5)
+        assert tuple(found.words[note, 0, : len(said)].tolist()) == said
+        assert (found.words[note, 0, len(said) :] == PADDING).all()
+        assert (found.scores[note].diff() <= 0).all()
 
 
-def test_traces_are_those_of_the_winner() -> None:
-    found = search(Bigrams(4, 6, seed=9), BeamConfig(beams=3, max_length=7, min_length=2, block=0))
-    for words, traces in zip(found.words.tolist(), found.traces.tolist(), strict=True):
+@pytest.mark.parametrize("draw", [beam_search, sample])
+def test_every_hypothesis_has_its_own_trace(draw) -> None:  # type: ignore[no-untyped-def]
+    found = search(Bigrams(4, 6, seed=9), BeamConfig(beams=3, max_length=7, min_length=2, block=0, samples=3), draw)
+    assert found.words.shape[:2] == (4, 3)
+    for words, traces in zip(found.words.flatten(0, 1).tolist(), found.traces.flatten(0, 1).tolist(), strict=True):
         before = START
         for word, (said, last) in zip(words, traces, strict=True):
             if word == PADDING:
@@ -88,22 +93,74 @@ def test_traces_are_those_of_the_winner() -> None:
             before = word
 
 
-def test_a_note_is_decoded_the_same_alone() -> None:
+@pytest.mark.parametrize("draw", [beam_search, sample])
+def test_a_note_is_decoded_the_same_alone(draw) -> None:  # type: ignore[no-untyped-def]
     language = Bigrams(5, 6, seed=2)
-    config = BeamConfig(beams=2, max_length=6, min_length=1)
-    together = search(language, config)
+    config = BeamConfig(beams=2, max_length=6, min_length=1, samples=20)
+    together = search(language, config, draw)
     alone = Bigrams(1, 6, seed=2)
     for note in range(5):
         alone.table = language.table[note : note + 1]
-        single = search(alone, config)
-        width = single.words.shape[1]
-        assert together.words[note, :width].tolist() == single.words[0].tolist()
+        single = search(alone, config, draw)
+        width = single.words.shape[2]
+        assert together.words[note, :, :width].tolist() == single.words[0].tolist()
+        assert together.scores[note].tolist() == pytest.approx(single.scores[0].tolist())
 
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_the_shortest_searches(length: int) -> None:
     found = search(Bigrams(2, 5, seed=4), BeamConfig(beams=2, max_length=length, min_length=0))
-    assert found.words.shape == (2, length)
+    assert found.words.shape == (2, 2, length)
+
+
+def test_samples_are_as_frequent_as_they_are_probable() -> None:
+    language = Bigrams(2, 5, seed=6)
+    config = BeamConfig(max_length=2, min_length=0, block=0, samples=8000)
+    found = search(language, config, sample)
+    table = language.table.exp().double()
+    table[..., PADDING] = 0.0  # never said
+    table /= table.sum(dim=-1, keepdim=True)
+    for note in range(2):
+        said = Counter(tuple(words) for words in found.words[note].tolist())
+        for first in (1, 2, 3, 4):
+            for second in (0,) if first == END else (1, 2, 3, 4):
+                chance = float(table[note, START, START, first])
+                chance *= 1.0 if first == END else float(table[note, START, first, second])
+                assert said.pop((first, second), 0) / config.samples == pytest.approx(chance, abs=0.02)
+        assert not said
+
+
+def test_samples_keep_the_rules_of_the_search() -> None:
+    found = search(Bigrams(3, 6, seed=8), BeamConfig(max_length=12, min_length=4, block=2, samples=50), sample)
+    for words in found.words.flatten(0, 1).tolist():
+        said = words[: words.index(END)] if END in words else words
+        assert len(said) >= 4
+        assert len(set(pairwise(said))) == len(said) - 1
+        assert PADDING not in said
+
+
+def test_where_no_word_is_probable_a_sample_says_the_most_probable() -> None:
+    language = Bigrams(1, 5, seed=1)
+    language.table[:] = torch.tensor([-40.0, -40.0, 0.0, -30.0, -40.0])  # only the end, which is not allowed yet
+    found = search(language, BeamConfig(max_length=2, min_length=1, samples=4), sample)
+    assert found.words[0].tolist() == [[3, END]] * 4
+
+
+def test_joined_hypotheses_stay_what_they_were() -> None:
+    language = Bigrams(2, 5, seed=3)
+    short = search(language, BeamConfig(beams=2, max_length=2, min_length=0))
+    long = search(language, BeamConfig(max_length=5, min_length=4, samples=3), sample)
+    both = join_hypotheses(short, long, PADDING)
+    assert both.words.shape == (2, 5, 5)
+    assert both.traces.shape == (2, 5, 5, 2)
+    for place in range(5):
+        one = both.choose(torch.full((2,), place))
+        part, index = (short, place) if place < 2 else (long, place - 2)
+        width = part.words.shape[2]
+        assert one.words[:, 0, :width].equal(part.words[:, index])
+        assert (one.words[:, 0, width:] == PADDING).all()
+        assert one.traces[:, 0, :width].equal(part.traces[:, index])
+        assert one.scores[:, 0].equal(part.scores[:, index])
 
 
 def test_blocked_words_are_those_that_repeat_a_trigram() -> None:

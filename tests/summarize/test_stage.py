@@ -66,9 +66,12 @@ def test_the_rows_keep_the_contract(stage: Summarizer, note: str) -> None:
     assert len(set(table["summary_id"].to_pylist())) == 2
 
 
-@pytest.mark.parametrize("mode", ["mixed", "abstractive", "extractive"])
-def test_every_copied_token_equals_its_source(stage: Summarizer, note: str, mode: str) -> None:
-    changed = Summarizer(stage.network, stage.vocabulary, replace(stage.decode, mode=mode), model=stage.model)
+@pytest.mark.parametrize(
+    ("mode", "samples"), [("mixed", 0), ("abstractive", 0), ("extractive", 0), ("mixed", 5), ("abstractive", 5)]
+)
+def test_every_copied_token_equals_its_source(stage: Summarizer, note: str, mode: str, samples: int) -> None:
+    decode = replace(stage.decode, mode=mode, samples=samples, say_samples=True)
+    changed = Summarizer(stage.network, stage.vocabulary, decode, model=stage.model)
     texts = [note, ONLY_NEGATIVES, TABLE, note[::-1], "Ünïcode 𝒙 naïve café. " + note]
     for text, row in zip(texts, run(changed, texts), strict=True):
         assert row["tokens"], "a note with words has a summary"
@@ -103,7 +106,10 @@ def places(token: dict) -> list:  # type: ignore[type-arg]
     return [value for name, value in token.items() if name != "probability"]
 
 
-def test_the_rest_of_the_chunk_changes_nothing(stage: Summarizer, note: str) -> None:
+@pytest.mark.parametrize(("samples", "say"), [(0, False), (6, False), (6, True)])
+def test_the_rest_of_the_chunk_changes_nothing(stage: Summarizer, note: str, samples: int, say: bool) -> None:
+    decode = replace(stage.decode, samples=samples, say_samples=say)
+    stage = Summarizer(stage.network, stage.vocabulary, decode, model=stage.model)
     texts = [note, ONLY_NEGATIVES, "", note + " " + note.lower(), TABLE, "Fever."]
     together = run(stage, texts)
     small = Summarizer(stage.network, stage.vocabulary, stage.decode, model=stage.model, token_budget=50)
@@ -117,6 +123,15 @@ def test_the_rest_of_the_chunk_changes_nothing(stage: Summarizer, note: str) -> 
     backwards["documents"] = backwards["documents"].take(list(range(len(texts)))[::-1])
     rows = stage.run(backwards, run_id="r").rows["summaries"].to_pylist()
     assert [row["text"] for row in rows] == [row["text"] for row in together], "sorted by document"
+
+
+def test_samples_choose_what_is_said(stage: Summarizer, note: str) -> None:
+    said = set()
+    for samples, say in ((0, False), (6, False), (6, True)):
+        decode = replace(stage.decode, mode="abstractive", beams=6, samples=samples, say_samples=say)
+        (row,) = run(Summarizer(stage.network, stage.vocabulary, decode, model=stage.model), [note])
+        said.add(row["text"])
+    assert len(said) == 3
 
 
 def test_thirty_pages_are_read_and_the_summary_stays_short(stage: Summarizer, note: str) -> None:
