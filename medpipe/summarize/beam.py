@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 IMPOSSIBLE = -1e9
 SEED = 13  # of the samples: the same draws for every note, whatever its batch
@@ -38,7 +37,6 @@ class BeamConfig:
     length_power: float = 1.0  # 0: plain sums, which favour short summaries; 1: mean over the words
     block: int = 3  # no n-gram of this length twice; 0: no blocking
     samples: int = 0  # sampled summaries that choose among the beam by minimum Bayes risk; 0: the best of the beam
-    say_samples: bool = False  # a sample may be chosen too
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +179,6 @@ def sample(
             break
     scores = totals / lengths.clamp(min=1).pow(config.length_power)
     return Hypotheses(words[:, :, 1:], torch.stack(traces, dim=2), scores)
-
-
-def join_hypotheses(some: Hypotheses, more: Hypotheses, padding: int) -> Hypotheses:
-    """Returns the hypotheses of both for each note; the shorter rows are padded."""
-    steps = max(some.words.shape[2], more.words.shape[2])
-    padded = [
-        (
-            F.pad(part.words, (0, steps - part.words.shape[2]), value=padding),
-            F.pad(part.traces, (0, 0, 0, steps - part.traces.shape[2])),
-        )
-        for part in (some, more)
-    ]
-    words, traces = (torch.cat(parts, dim=1) for parts in zip(*padded, strict=True))
-    return Hypotheses(words, traces, torch.cat([some.scores, more.scores], dim=1))
 
 
 def _trace_back(history: list[tuple[Tensor, Tensor]], beams: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medpipe.summarize.beam import BeamConfig, Follow, Step, beam_search, join_hypotheses, sample
+from medpipe.summarize.beam import BeamConfig, Follow, Step, beam_search, sample
 from medpipe.summarize.features import Vocabulary
 from medpipe.summarize.network import FLOOR, Attention, Memory, SummaryNetwork, extended_probabilities
 from medpipe.summarize.risk import least_risk
@@ -67,13 +67,12 @@ def generate(network: SummaryNetwork, memory: Memory, own: Tensor, config: BeamC
             config=config,
             device=device,
         )
-        candidates = join_hypotheses(beam, samples, Vocabulary.PAD) if config.say_samples else beam
         heard = samples.words.cpu().numpy()
         choice = [
             least_risk(said, evidence, marks=Vocabulary.END + 1)
-            for said, evidence in zip(candidates.words.cpu().numpy(), heard, strict=True)
+            for said, evidence in zip(beam.words.cpu().numpy(), heard, strict=True)
         ]
-        chosen = candidates.choose(torch.tensor(choice, device=device))
+        chosen = beam.choose(torch.tensor(choice, device=device))
     traces = chosen.traces.squeeze(1)
     return Draft(chosen.words.squeeze(1), traces[:, :, 0].to(torch.int64), traces[:, :, 1], chosen.scores.squeeze(1))
 

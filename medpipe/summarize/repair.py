@@ -35,7 +35,6 @@ class DecodeConfig:
     length_power: float = 1.0
     block: int = 3
     samples: int = 0  # see ``BeamConfig``
-    say_samples: bool = False
     attended: int = 300  # source tokens that the generator attends to
     extract_tokens: int = 120  # of an extract, at most
     extract_share: float = 1.0  # of the note's tokens that an extract has, within its limits

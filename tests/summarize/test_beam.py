@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medpipe.summarize.beam import BeamConfig, beam_search, blocked_words, join_hypotheses, sample
+from medpipe.summarize.beam import BeamConfig, beam_search, blocked_words, sample
 
 PADDING, START, END = 0, 1, 2
 
@@ -144,23 +144,6 @@ def test_where_no_word_is_probable_a_sample_says_the_most_probable() -> None:
     language.table[:] = torch.tensor([-40.0, -40.0, 0.0, -30.0, -40.0])  # only the end, which is not allowed yet
     found = search(language, BeamConfig(max_length=2, min_length=1, samples=4), sample)
     assert found.words[0].tolist() == [[3, END]] * 4
-
-
-def test_joined_hypotheses_stay_what_they_were() -> None:
-    language = Bigrams(2, 5, seed=3)
-    short = search(language, BeamConfig(beams=2, max_length=2, min_length=0))
-    long = search(language, BeamConfig(max_length=5, min_length=4, samples=3), sample)
-    both = join_hypotheses(short, long, PADDING)
-    assert both.words.shape == (2, 5, 5)
-    assert both.traces.shape == (2, 5, 5, 2)
-    for place in range(5):
-        one = both.choose(torch.full((2,), place))
-        part, index = (short, place) if place < 2 else (long, place - 2)
-        width = part.words.shape[2]
-        assert one.words[:, 0, :width].equal(part.words[:, index])
-        assert (one.words[:, 0, width:] == PADDING).all()
-        assert one.traces[:, 0, :width].equal(part.traces[:, index])
-        assert one.scores[:, 0].equal(part.scores[:, index])
 
 
 def test_blocked_words_are_those_that_repeat_a_trigram() -> None:
