@@ -224,4 +224,4 @@ def test_one_partition(lake: Lake, tmp_path: Path) -> None:
 def test_duckdb_counts_code_points() -> None:
     # Snippets are cut in SQL: a character of two UTF-16 units or of several code points must not shift them.
     text = "🩺👩🏽‍⚕️e\u0301x"
-    assert duckdb.execute("SELECT substring(?, 3, 2)", [text]).fetchone() == (text[2:4],)
+    assert duckdb.connect().execute("SELECT substring(?, 3, 2)", [text]).fetchone() == (text[2:4],)

@@ -153,7 +153,8 @@ def test_sql_and_arrow_migrate_alike() -> None:
     new = contracts.upgrade("quarantine", old)
     assert new.schema.equals(contracts.arrow_schema("quarantine"))
     sql = ", ".join(f"{text} AS {name}" for name, text in MIGRATIONS["quarantine", 1].columns.items())
-    found = duckdb.sql(f"SELECT record_id, {sql} FROM old ORDER BY record_id").to_arrow_table()
+    with duckdb.connect() as connection:  # its own: that of the module is everybody's
+        found = connection.sql(f"SELECT record_id, {sql} FROM old ORDER BY record_id").to_arrow_table()
     for name in ("message", "remedy"):
         assert found[name].to_pylist() == new[name].to_pylist()
     for row, made in zip(rows, new.to_pylist(), strict=True):
