@@ -30,11 +30,12 @@ from typing import Protocol
 import numpy as np
 
 from medpipe.records import ASSERTIONS
-from medpipe.summarize.features import Source, Words, hash_words, is_template, token_intervals
+from medpipe.summarize.features import Source, Words, among, hash_words, is_template, token_intervals
 from medpipe.text.tokens import Tokens
 
 NEGATED, FAMILY = ASSERTIONS.index("negated"), ASSERTIONS.index("family")
 NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+MIX = np.uint64(0x9E3779B97F4A7C15)  # of hashes of neighbouring words
 SCOPE = 12  # words that a cue before them may reach
 BACK_SCOPE = 6  # words that a cue after them may reach
 
@@ -150,29 +151,29 @@ def negation_scope(types: np.ndarray, sentences: np.ndarray) -> np.ndarray:
     negated = np.zeros(len(types), dtype=bool)
     if len(types) == 0:
         return negated
-    stop = np.append(np.flatnonzero(np.isin(types, stops)), len(types))
+    stop = np.append(np.flatnonzero(among(types, stops)), len(types))
     ends = np.repeat(sentences[:, 1], sentences[:, 1] - sentences[:, 0])
     starts = np.repeat(sentences[:, 0], sentences[:, 1] - sentences[:, 0])
-    for cue in np.flatnonzero(np.isin(types, before)).tolist():
+    for cue in np.flatnonzero(among(types, before)).tolist():
         end = min(int(ends[cue]), cue + 1 + SCOPE, int(stop[np.searchsorted(stop, cue, side="right")]))
         negated[cue + 1 : end] = True
-    for cue in np.flatnonzero(np.isin(types, after)).tolist():
+    for cue in np.flatnonzero(among(types, after)).tolist():
         place = int(np.searchsorted(stop, cue))
         start = max(int(starts[cue]), cue - BACK_SCOPE, int(stop[place - 1]) + 1 if place else 0)
         negated[start:cue] = True
-    return negated & ~np.isin(types, before)
+    return negated & ~among(types, before)
 
 
 def _pairs(types: np.ndarray) -> np.ndarray:
     """Returns a hash of each word and its follower; shape: (tokens - 1,)."""
-    return types[:-1] * np.uint64(0x9E3779B97F4A7C15) + types[1:]
+    return types[:-1] * MIX + types[1:]
 
 
 def _windows(types: np.ndarray, length: int) -> np.ndarray:
     """Returns a hash of every ``length`` neighbours; shape: (tokens - length + 1,), uint64."""
     total = np.zeros(max(0, len(types) - length + 1), dtype=np.uint64)
     for place in range(length):
-        total = total * np.uint64(0x9E3779B97F4A7C15) + types[place : place + len(total)]
+        total = total * MIX + types[place : place + len(total)]
     return total
 
 
@@ -184,7 +185,7 @@ def _running(types: np.ndarray, wordlike: np.ndarray, ends: np.ndarray) -> np.nd
         wordlike: shape: (tokens,), bool.
         ends: shape: (sentences,), the token after each sentence.
     """
-    kept = wordlike | ~np.isin(types, _hashes(JOINING))
+    kept = wordlike | ~among(types, _hashes(JOINING))
     running = np.where(wordlike, types, BREAK)
     place = np.concatenate([[0], np.cumsum(kept)])[ends]
     return np.insert(running[kept], place, BREAK)
@@ -236,15 +237,15 @@ class Checker:
             return Findings(polarity=turned, family=family)
         words, types = claim.words, claim.words.types
         content = words.wordlike & ~is_template(types)
-        missing = content & ~np.isin(types, self.types)
+        missing = content & ~among(types, self.types)
         follow = content[:-1] & content[1:] & ~missing[:-1] & ~missing[1:]
-        broken = follow & ~np.isin(_pairs(types), self.pairs)
+        broken = follow & ~among(_pairs(types), self.pairs)
         # A number with another word after it is a wrong number; any other wrong pair is a wrong entity.
         measures = words.digits[:-1] & broken
         wrong = missing.copy()
         wrong[:-1] |= broken
         runs, sided = self._foreign_runs(words, content, wrong)
-        side = np.isin(types, _hashes(SIDES))
+        side = among(types, _hashes(SIDES))
         entities = int((missing & ~words.digits).sum() + (broken & ~measures).sum()) + runs
         sides = int((missing & side).sum() + (broken & (side[:-1] | side[1:])).sum()) + sided
         numbers = self._numbers(claim.text) + int(measures.sum()) + self._foreign_links(words, content)
@@ -254,7 +255,7 @@ class Checker:
         negated = negation_scope(types, np.array([[0, len(types)]]))
         affirmed_here = np.unique(types[content & ~negated & ~inside])
         negated_here = np.unique(types[content & negated & ~inside])
-        turned += int(np.isin(affirmed_here, self.always).sum() + np.isin(negated_here, self.never).sum())
+        turned += int(among(affirmed_here, self.always).sum() + among(negated_here, self.never).sum())
         return Findings(entities, numbers, turned, sides, family)
 
     def _numbers(self, text: str) -> int:
@@ -267,21 +268,21 @@ class Checker:
         What holds a word that is ``wrong`` already is not counted again.
         """
         types = words.types
-        joined = content | (np.isin(types, _hashes(BEHIND)) & np.append(False, content[:-1]))
-        joined |= np.isin(types, _hashes(INNER)) | (~words.wordlike & np.isin(types, _hashes(JOINING)))
+        joined = content | (among(types, _hashes(BEHIND)) & np.append(False, content[:-1]))
+        joined |= among(types, _hashes(INNER)) | (~words.wordlike & among(types, _hashes(JOINING)))
         edges = np.flatnonzero(np.diff(np.concatenate([[0], joined.astype(np.int8), [0]])))
         runs = sided = 0
         for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             while start < end and not content[start]:
                 start += 1
-            while start < end and np.isin(types[end - 1], _hashes(INNER)):
+            while start < end and (_hashes(INNER) == types[end - 1]).any():
                 end -= 1
             if end - start < 2 or wrong[start:end].any():
                 continue
             run = types[start:end][words.wordlike[start:end]]
             if not _holds(self.running, run):
                 runs += 1
-                sided += bool(np.isin(run, _hashes(SIDES)).any())
+                sided += bool(among(run, _hashes(SIDES)).any())
         return runs, sided
 
     def _foreign_links(self, words: Words, content: np.ndarray) -> int:
@@ -312,12 +313,16 @@ class Checker:
         Returns:
             shape: (found, 3), int64: first word, end, row of ``phrases``.
         """
+        types, tables = claim.words.types, self.phrases.by_length
         rows = []
-        for length, table in self.phrases.by_length.items():
-            hashes = _windows(claim.words.types, length)
-            place = np.minimum(np.searchsorted(table.hashes, hashes), len(table.hashes) - 1)
-            start = np.flatnonzero(table.hashes[place] == hashes)
-            rows.append(np.stack([start, start + length, table.rows[place[start]]], axis=1))
+        hashes = np.zeros(len(types), dtype=np.uint64)
+        for length in range(1, min(len(types), max(tables, default=0)) + 1):
+            hashes = hashes[: len(types) - length + 1] * MIX + types[length - 1 :]  # ``_windows``, one word longer
+            if (table := tables.get(length)) is not None:
+                place = np.minimum(np.searchsorted(table.hashes, hashes), len(table.hashes) - 1)
+                start = np.flatnonzero(table.hashes[place] == hashes)
+                if len(start):
+                    rows.append(np.stack([start, start + length, table.rows[place[start]]], axis=1))
         if not rows:
             return np.zeros((0, 3), dtype=np.int64)
         found = np.concatenate(rows)

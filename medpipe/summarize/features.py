@@ -24,6 +24,7 @@ from medpipe.text.batches import bucket_batches
 from medpipe.text.sentences import split_sentences
 from medpipe.text.tokens import Tokens, tokenize
 
+SMALL_TABLE = 64  # entries; ``among`` compares with each
 WORD_BUCKETS = 1 << 15
 SUFFIX_BUCKETS = 1 << 11
 SHAPES = 4 * 3 * 6  # class of the first character, of the second, length
@@ -175,6 +176,16 @@ def hash_words(words: Sequence[str]) -> np.ndarray:
     return describe_words("".join(words), Tokens(ends - lengths, ends)).types
 
 
+def among(values: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Returns which values stand in a table, as ``np.isin`` does; shape: (values,), bool.
+
+    A sentence has a few dozen words and most tables do: comparing all with all takes a fifth of the time of sorting.
+    """
+    if len(table) <= SMALL_TABLE:
+        return np.asarray((values[:, None] == table).any(axis=1))
+    return np.isin(values, table)
+
+
 @cache
 def _template_hashes() -> np.ndarray:
     return np.sort(hash_words(sorted(TEMPLATE_WORDS)))
@@ -182,7 +193,8 @@ def _template_hashes() -> np.ndarray:
 
 def is_template(types: np.ndarray) -> np.ndarray:
     """Returns which words hold a sentence together and state no clinical fact; shape: (words,), bool."""
-    return np.isin(types, _template_hashes())
+    table = _template_hashes()
+    return np.asarray(table[np.minimum(np.searchsorted(table, types), len(table) - 1)] == types)
 
 
 def word_buckets(types: np.ndarray) -> np.ndarray:

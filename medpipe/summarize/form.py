@@ -18,7 +18,7 @@ import numpy as np
 
 from medpipe.records import ASSERTIONS, LABELS
 from medpipe.summarize.decode import Said, extract_sentence
-from medpipe.summarize.features import Source, hash_words, token_intervals
+from medpipe.summarize.features import Source, among, hash_words, token_intervals
 
 PARTS = ("problems", "pertinent_negatives", "findings", "treatment", "plan")
 WHOLE, IMPRESSION = "summary", "impression"
@@ -193,9 +193,9 @@ def _ahead() -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
 def _looks_ahead(types: np.ndarray, sentence: np.ndarray) -> bool:
     """Says whether words speak of what comes after the visit, or the sentence that they are from says what to do."""
     ahead, to_do, follow, up, of = _ahead()
-    if np.isin(types, ahead).any() or np.isin(sentence[:3], to_do).any():  # "Hold …", "2. Hold …"
+    if among(types, ahead).any() or among(sentence[:3], to_do).any():  # "Hold …", "2. Hold …"
         return True
-    places = np.flatnonzero(np.isin(types, follow))
+    places = np.flatnonzero(among(types, follow))
     for place in places.tolist():
         after = types[place + 1 : place + 4].tolist()
         if up in after[:2]:  # "follow up", "follow - up"

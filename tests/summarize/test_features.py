@@ -12,12 +12,15 @@ from medpipe.summarize.features import (
     Headings,
     Mentions,
     Vocabulary,
+    among,
     collate,
     describe_words,
     hash_words,
+    is_template,
     mention_flags,
     read_source,
 )
+from medpipe.summarize.template_words import TEMPLATE_WORDS
 from medpipe.text.tokens import tokenize
 
 
@@ -123,3 +126,14 @@ def test_vocabulary_extends_by_the_words_of_a_note() -> None:
     assert ids[5] != ids[1]
     assert own[ids[1] - vocabulary.size] == types[1]
     assert len(own) == 2
+
+
+@given(st.lists(st.integers(0, 200), max_size=30), st.lists(st.integers(0, 200), max_size=90))
+def test_words_among_others_are_those_that_numpy_finds(values: list[int], table: list[int]) -> None:
+    ours, theirs = np.array(values, dtype=np.uint64), np.array(table, dtype=np.uint64)
+    assert among(ours, theirs).tolist() == np.isin(ours, theirs).tolist()
+
+
+def test_template_words_are_found_among_others() -> None:
+    words = ["the", "gout", "was", "zzzz", "aaaa"]
+    assert is_template(hash_words(words)).tolist() == [word in TEMPLATE_WORDS for word in words]
