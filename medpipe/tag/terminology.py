@@ -16,7 +16,6 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -230,14 +229,6 @@ def find_icd10cm() -> Path | None:
         return None
     lists = sorted(Path(spec.submodule_search_locations[0]).glob("data/icd10c*tabular*.xml"))
     return lists[-1] if lists else None
-
-
-def icd10cm_version() -> str | None:
-    """Returns the version of the package that carries ICD-10-CM; None where it is not installed."""
-    try:
-        return metadata.version(ICD_PACKAGE)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def read_icd10cm(path: Path, terms: Terms) -> None:
